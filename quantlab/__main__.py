@@ -1,0 +1,51 @@
+"""``python -m quantlab COMMAND [Hydra overrides]``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from quantlab.config import COMMANDS
+from quantlab.errors import QuantlabError, unknown
+
+_USAGE = "usage: python -m quantlab COMMAND [OPTION=VALUE ...]"
+
+
+def help_text() -> str:
+    """What ``--help`` prints: the commands with a line each."""
+    lines = [_USAGE, "", "commands:"]
+    lines += [f"  {name:<8} {line}" for name, (_, line) in COMMANDS.items()]
+    lines += [
+        "",
+        "examples:",
+        "  python -m quantlab sweep                                  the default sweep of the embedded pipeline",
+        "  python -m quantlab sweep model=sd3 model.path=FOLDER      the same for a Stable Diffusion 3 of yours",
+        "  python -m quantlab sweep sweeps=search budget.memory_mb=3 the best setting within 3 MB, by Optuna",
+        "  python -m quantlab run quant=nf4 skip=proj_out            one setting, one row",
+        "",
+        "'python -m quantlab COMMAND --help' lists a command's options; --cfg job, -m and --config-dir work as in any",
+        "Hydra application.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command and exit with its status: 0, 1 for a negative answer, 2 for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if command is None:
+        print(help_text())
+        sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    try:
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them itself
+        importlib.import_module("quantlab.cli.app").run(command, arguments)
+    except QuantlabError as error:
+        print(f"quantlab: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

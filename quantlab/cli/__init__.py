@@ -1,0 +1,1 @@
+"""The commands, one short file each: the only place that prints."""

@@ -1,0 +1,43 @@
+"""``quantlab report``: a study's front and winner, its tables and plots written again."""
+
+from __future__ import annotations
+
+from quantlab.cli.show import console, rows_table
+from quantlab.config import ReportConfig
+from quantlab.errors import StudyError
+from quantlab.report import plot_images, plot_pareto
+from quantlab.report.view import StudyView, look
+from quantlab.study.front import front
+from quantlab.study.store import StudyStore
+from quantlab.study.table import write_tables
+
+
+def main(config: ReportConfig) -> int:
+    """Print and write; fails where no setting keeps the budget."""
+    with StudyStore.existing(config.results_dir, config.study) as store:
+        study = look(store, config.budget, config.rule)
+        write_report(study)
+    print_front(study)
+    if study.winner is None:
+        raise StudyError(str(study.why_none))
+    return 0
+
+
+def write_report(study: StudyView) -> None:
+    """Write the tables and plots that are derived from the journal."""
+    write_tables(study.rows, study.folder)
+    if not study.distinct.empty:
+        plot_pareto(study).savefig(study.folder / "pareto.png", dpi=130)
+        plot_images(study).savefig(study.folder / "images.png", dpi=130)
+
+
+def print_front(study: StudyView) -> None:
+    """Print the anchors, the front, failures and the winner with the reason."""
+    winner = study.winner.row.number if study.winner else None
+    console.print(rows_table([study.row(number) for number in study.anchor_numbers], winner, "\nanchors"))
+    console.print(rows_table(front(study.rows), winner, "\nfront, by memory"))
+    failed = [row for row in study.rows if row.measurement is None and row.repeat_of is None]
+    for row in failed:
+        console.print(f"trial {row.number} failed: {row.spec.key}: {row.outcome}")
+    if study.winner is not None:
+        console.print(f"\nwinner: trial {winner}, {study.winner.row.spec.key}: {study.winner.reason}")

@@ -1,0 +1,46 @@
+"""How rows look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from quantlab.measurement import Measurement
+from quantlab.study.rows import Row
+
+console = Console(highlight=False, soft_wrap=True)
+"""Everything that a command says goes here; errors go to standard error."""
+
+
+def rows_table(rows: Iterable[Row], winner: int | None = None, title: str | None = None) -> Table:
+    """Rows with their three objectives; the winner is marked."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("trial", "setting", "SNR dB", "memory MB", "bits/weight", "peak MB", "latency ms", "PSNR dB", "SSIM"):
+        table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
+    for row in rows:
+        m = row.measurement
+        if m is None:
+            continue
+        images = row.images or {}
+        table.add_row(
+            str(row.number),
+            ("* " if row.number == winner else "  ") + row.spec.key,
+            f"{m.snr_db:.2f}",
+            f"{m.memory_bytes / 1e6:.2f}",
+            f"{m.bits_per_weight:.3f}",
+            f"{m.peak_memory_bytes / 1e6:.2f}",
+            f"{m.latency_ms:.1f} ± {m.latency_iqr_ms / 2:.1f}",
+            f"{images['psnr_db']:.1f}" if images else "",
+            f"{images['ssim']:.3f}" if images else "",
+        )
+    return table
+
+
+def outcome_line(row: Row) -> str:
+    """One line for a row that was just measured."""
+    if isinstance(row.outcome, Measurement):
+        m = row.outcome
+        return f"{row.spec.key}: {m.snr_db:.2f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
+    return f"{row.spec.key}: failed, {row.outcome.kind}: {row.outcome.reason}"

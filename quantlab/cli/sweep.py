@@ -1,0 +1,115 @@
+"""``quantlab sweep``: from a model and a space to an exported, verified config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from quantlab.cli.export import write_export
+from quantlab.cli.report import print_front, write_report
+from quantlab.cli.show import console, outcome_line
+from quantlab.compose import to_yaml
+from quantlab.config import Sampler, SweepConfig
+from quantlab.errors import StudyError
+from quantlab.export.config_file import read_config
+from quantlab.export.verify import verify
+from quantlab.lab import Lab
+from quantlab.report.view import look
+from quantlab.search.anchors import anchors
+from quantlab.search.driver import Driver
+from quantlab.search.executor import InProcess
+from quantlab.search.finalists import draw_finalists
+from quantlab.search.samplers import make_sampler
+from quantlab.search.space import Space
+from quantlab.spec import Int8Spec
+from quantlab.study.identity import identity
+from quantlab.study.rows import Row
+from quantlab.study.store import StudyStore, study_folder
+from quantlab.study.table import write_tables
+
+
+def main(config: SweepConfig) -> int:
+    """Run or resume a study. Returns 0, or 1 where no setting keeps the budget or the user stopped it."""
+    space = Space(config.space, config.model.skips)
+    folder = study_folder(config.results_dir, config.study)
+    with StudyStore(folder, make_sampler(config.search.sampler, config.search.seed)) as store:
+        console.print(f"study {folder.name} in {folder}/")
+        if store.mended_bytes:
+            console.print(f"a torn last line of the journal was cut off ({store.mended_bytes} bytes)")
+        with Lab(config.model, config.score, config.device, folder / "probes.safetensors") as lab:
+            fingerprint = lab.probe_set.fingerprint
+            store.claim(identity(config.model, config.score, lab.fingerprint, fingerprint, lab.provenance))
+            (folder / "config.yaml").write_text(to_yaml(config))
+            for name in config.space.skip:  # a typo in a skip list ends here, not in every trial that has it
+                lab.resolve(Int8Spec(skip=tuple(config.model.skips[name])))
+            stopped = _search(config, store, lab, space)
+            rows = store.rows()
+            write_tables(rows, folder)
+            if stopped:
+                console.print("stopped after the trial in flight; the same command continues")
+                return 1
+            _draw(config, store, lab)
+        return _conclude(store, config)
+
+
+def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> bool:
+    wanted = config.search.n_trials
+    if config.search.sampler is Sampler.grid:
+        keys = {spec.key for spec in anchors(config.model)} | {space.spec(params).key for params in space.grid()}
+        wanted = min(len(keys), wanted or len(keys))
+    where = ", ".join(str(lab.provenance[key]) for key in ("device", "threads") if key in lab.provenance)
+    console.print(
+        f"{config.model.name}.{config.model.component} in {config.model.dtype.value} on {where}"
+        f"{' threads' if 'threads' in lab.provenance else ''}; {len(lab.probe_set.probes)} probes; "
+        f"sampler {config.search.sampler.value}, {wanted or 'unlimited'} settings"
+    )
+    notes: dict[str, None] = {}
+    with Progress(
+        BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console
+    ) as progress:
+        task = progress.add_task("", total=wanted, completed=len(store.known()))
+
+        def report(row: Row, measured: bool) -> None:
+            if measured:
+                progress.update(task, advance=1, description=outcome_line(row))
+                if row.measurement is None:
+                    progress.console.print(outcome_line(row))
+                else:
+                    notes.update(dict.fromkeys(row.measurement.notes))
+
+        driver = Driver(store, InProcess(lab), space, config.model, config.search, config.budget, report)
+        measured = driver.run()
+        progress.update(task, description=f"{measured} measured now, {len(store.known())} in all")
+    for note in notes:
+        console.print(f"note: {note}")
+    return driver.stopped
+
+
+def _draw(config: SweepConfig, store: StudyStore, lab: Lab) -> None:
+    with console.status("drawing the finalists' images") as status:
+        draw_finalists(
+            store, lab, config.model, config.score, lambda spec: status.update(f"drawing images: {spec.key}")
+        )
+
+
+def _conclude(store: StudyStore, config: SweepConfig) -> int:
+    study = look(store, config.budget, config.rule)
+    write_report(study)
+    print_front(study)
+    if study.winner is None:
+        raise StudyError(str(study.why_none))
+    folder = write_export(study, study.winner.row, study.winner.reason)
+    config_file = folder / "quantization_config.json"
+    proof = verify(study, study.winner.row, read_config(config_file), config.device)
+    _print_files(store.folder, folder)
+    if not proof.equal:
+        console.print(f"NOT verified: from_pretrained with {config_file} gave other outputs ({proof.snr_db:.2f} dB)")
+        return 1
+    console.print("verified: from_pretrained with this config gives the measured outputs, bit for bit")
+    return 0
+
+
+def _print_files(folder: Path, winner: Path) -> None:
+    console.print(f"plots: {folder / 'pareto.png'}, {folder / 'images.png'}; table: {folder / 'trials.csv'}")
+    console.print(f"config: {winner / 'quantization_config.json'}; load it as {winner / 'load.py'} does")

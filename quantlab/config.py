@@ -1,0 +1,201 @@
+"""The typed schema of conf/. Below the command line only these dataclasses travel, never a DictConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Dtype(Enum):
+    """A floating dtype, by torch's name for it."""
+
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+class Device(Enum):
+    """Where to measure; auto is CUDA where there is one."""
+
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Sampler(Enum):
+    """How settings are proposed."""
+
+    grid = "grid"
+    tpe = "tpe"
+    nsga2 = "nsga2"
+    gp = "gp"
+    random = "random"
+
+
+class Rule(Enum):
+    """How the winner is chosen among the front; auto is max_snr with a budget, and knee without."""
+
+    auto = "auto"
+    max_snr = "max_snr"
+    min_memory = "min_memory"
+    min_latency = "min_latency"
+    knee = "knee"
+
+
+@dataclass
+class ModelConfig:
+    """A pipeline, the component of it that is quantized, and how it is called.
+
+    Attributes:
+        name: short name, used in study names.
+        embedded: name of a pipeline that ships with quantlab.
+        path: local folder in diffusers' format; goes before repo.
+        repo: repository on the Hugging Face Hub.
+        revision, variant: of the repository or folder.
+        component: attribute of the pipeline to quantize.
+        dtype: dtype that everything is loaded in and that the remaining modules keep (``torch_dtype``).
+        call: keyword arguments of the pipeline's ``__call__``.
+        prompts: what to draw; the first ones are used.
+        skips: named skip lists.
+    """
+
+    name: str = MISSING
+    embedded: str | None = None
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    component: str = "transformer"
+    dtype: Dtype = Dtype.float16
+    call: dict[str, Any] = field(default_factory=dict)
+    prompts: list[str] = field(default_factory=list)
+    skips: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class ScoreConfig:
+    """What is measured: prompts x timesteps probes, warm-up forwards, prompts drawn in full for finalists."""
+
+    prompts: int = 4
+    timesteps: int = 4
+    seed: int = 0
+    warmup: int = 1
+    images: int = 4
+
+
+@dataclass
+class BudgetConfig:
+    """Limits of the component that is shipped; none where null. memory_mb is in units of 10^6 bytes."""
+
+    memory_mb: float | None = None
+    latency_ms: float | None = None
+    min_snr_db: float | None = None
+
+
+@dataclass
+class SpaceConfig:
+    """Values to try. A list is a set of choices; a range makes the threshold continuous (0 stays its own choice)."""
+
+    method: list[str] = field(default_factory=list)
+    llm_int8_threshold: list[float] = field(default_factory=list)
+    llm_int8_threshold_range: list[float] | None = None
+    llm_int8_has_fp16_weight: list[bool] = field(default_factory=lambda: [False])
+    bnb_4bit_quant_type: list[str] = field(default_factory=list)
+    bnb_4bit_use_double_quant: list[bool] = field(default_factory=list)
+    bnb_4bit_compute_dtype: list[str] = field(default_factory=list)
+    bnb_4bit_quant_storage: list[str] = field(default_factory=lambda: ["uint8"])
+    skip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SearchConfig:
+    """Who proposes settings, how many distinct ones are measured (null: the whole grid), and from which seed."""
+
+    sampler: Sampler = Sampler.grid
+    n_trials: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class QuantConfig:
+    """One setting, in the words of BitsAndBytesConfig; fields that do not act under the method stay null."""
+
+    method: str = MISSING
+    llm_int8_threshold: float | None = None
+    llm_int8_has_fp16_weight: bool | None = None
+    bnb_4bit_quant_type: str | None = None
+    bnb_4bit_use_double_quant: bool | None = None
+    bnb_4bit_compute_dtype: str | None = None
+    bnb_4bit_quant_storage: str | None = None
+
+
+@dataclass
+class SweepConfig:
+    """`quantlab sweep`."""
+
+    sweep: str = "custom"
+    study: str = MISSING
+    results_dir: str = "results"
+    device: Device = Device.auto
+    model: ModelConfig = field(default_factory=ModelConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rule: Rule = Rule.auto
+
+
+@dataclass
+class RunConfig:
+    """`quantlab run`."""
+
+    device: Device = Device.auto
+    model: ModelConfig = field(default_factory=ModelConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    skip: Any = None
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+
+@dataclass
+class ReportConfig:
+    """`quantlab report`."""
+
+    study: str = MISSING
+    results_dir: str = "results"
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rule: Rule = Rule.auto
+
+
+@dataclass
+class ExportConfig:
+    """`quantlab export`; trial is a trial's number, null for the winner."""
+
+    study: str = MISSING
+    results_dir: str = "results"
+    trial: int | None = None
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rule: Rule = Rule.auto
+    llm_int8_enable_fp32_cpu_offload: bool = False
+
+
+@dataclass
+class VerifyConfig:
+    """`quantlab verify`; trial is a number, or "front" for every member of the front, null for winner/."""
+
+    study: str = MISSING
+    results_dir: str = "results"
+    trial: Any = None
+    device: Device = Device.auto
+
+
+COMMANDS: dict[str, tuple[type, str]] = {
+    "sweep": (SweepConfig, "search a model's settings; ends with a Pareto plot and an exported, verified config"),
+    "run": (RunConfig, "measure one setting and print its row"),
+    "report": (ReportConfig, "print a study's front and winner; write its tables and plots again"),
+    "export": (ExportConfig, "write the winner's (or a trial's) BitsAndBytesConfig, loading snippet and reasons"),
+    "verify": (VerifyConfig, "load an exported config as documented and compare its outputs bit for bit"),
+}
+"""Each command with its schema and its line in --help."""

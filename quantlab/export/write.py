@@ -1,0 +1,123 @@
+"""Writes the ``winner/`` folder of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quantlab.errors import StudyError
+from quantlab.export.config_file import config_to_json
+from quantlab.models.source import locate
+from quantlab.report.view import StudyView
+from quantlab.study.rows import Row
+
+
+def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = False) -> Path:
+    """Write config, snippet and reasons of a row, and return the folder.
+
+    Args:
+        study: the study.
+        row: the setting to hand over.
+        reason: why this one, as half a sentence.
+        fp32_cpu_offload: ``llm_int8_enable_fp32_cpu_offload`` of the exported config, for a device map of yours that
+            leaves modules on the CPU.
+
+    Raises:
+        StudyError: for the reference, which has no config, and for a setting that failed.
+    """
+    from diffusers import DiffusionPipeline
+
+    config = row.spec.to_config()
+    if config is None:
+        raise StudyError(f"trial={row.number} is the unquantized reference: there is no config to export")
+    m = row.measurement
+    if m is None:
+        raise StudyError(f"trial={row.number} failed, so there is nothing to export: {row.outcome}")
+    config.llm_int8_enable_fp32_cpu_offload = fp32_cpu_offload
+    source = locate(study.model)
+    index = DiffusionPipeline.load_config(source.location, **source.options)
+    folder = study.folder / "winner"
+    folder.mkdir(exist_ok=True)
+    (folder / "quantization_config.json").write_text(config_to_json(config))
+    (folder / "load.py").write_text(_snippet(study, index))
+    (folder / "README.md").write_text(_readme(study, row, reason))
+    (folder / "export.json").write_text(json.dumps({"number": row.number, "key": row.spec.key}, indent=2) + "\n")
+    return folder
+
+
+def _snippet(study: StudyView, index: dict[str, Any]) -> str:
+    model = study.model
+    source = locate(model)
+    options = "".join(f", {k}={v!r}" for k, v in source.options.items() if k != "local_files_only")
+    if model.embedded and not model.path:
+        place, imports = f"pipeline_folder({model.embedded!r})", "from quantlab.tiny_sd3 import pipeline_folder\n"
+    else:
+        place, imports = repr(str(Path(source.location).resolve()) if source.is_local else source.location), ""
+    on_cpu = "threads" in study.identity.get("device", "")
+    component_class = index[model.component][1]
+    dtype = model.dtype.value
+    load = f"""transformer = {component_class}.from_pretrained(
+    source, subfolder={model.component!r}, quantization_config=config, dtype=torch.{dtype}{options}
+)""".replace("transformer =", f"{model.component} =")
+    if on_cpu:
+        imports += "from quantlab.models.cpu import bitsandbytes_on_cpu\n"
+        body = "\n".join("    " + line for line in load.splitlines())
+        load = f"with bitsandbytes_on_cpu():  # measured without a GPU; on one, leave this line out\n{body}"
+    move = "" if on_cpu else '.to("cuda")'
+    return f'''"""Loads {model.name} under the setting that quantlab chose; see README.md beside this file."""
+import json
+from pathlib import Path
+
+import torch
+from diffusers import BitsAndBytesConfig, {component_class}, {index["_class_name"]}
+{imports}
+config = BitsAndBytesConfig.from_dict(json.loads(Path(__file__).with_name("quantization_config.json").read_text()))
+source = {place}
+{load}
+pipe = {index["_class_name"]}.from_pretrained(source, {model.component}={model.component}, dtype=torch.{dtype}{options}){move}
+'''
+
+
+def _readme(study: StudyView, row: Row, reason: str) -> str:
+    m = row.measurement
+    assert m is not None
+    reference = next((r.measurement for r in study.rows if r.spec.key == "reference" and r.measurement), None)
+    lines = [
+        f"# {study.name}: {row.spec.key}",
+        "",
+        f"Trial {row.number} was chosen because {reason}.",
+        "",
+        "| | this setting | reference |",
+        "|---|---|---|",
+    ]
+    figures: list[tuple[str, str, float]] = [
+        ("prediction SNR, dB (100: identical)", "snr_db", 1.0),
+        ("relative L2 error", "rel_l2", 1.0),
+        ("cosine", "cosine", 1.0),
+        ("memory held, MB", "memory_bytes", 1e-6),
+        ("bits per quantized weight", "bits_per_weight", 1.0),
+        ("peak memory of a forward, MB", "peak_memory_bytes", 1e-6),
+        ("latency of a forward, ms (median)", "latency_ms", 1.0),
+        ("interquartile range, ms", "latency_iqr_ms", 1.0),
+    ]
+    for name, field, scale in figures:
+        other = f"{getattr(reference, field) * scale:.4g}" if reference else ""
+        lines.append(f"| {name} | {getattr(m, field) * scale:.4g} | {other} |")
+    if row.images:
+        lines.append(f"| PSNR of the images, dB | {row.images['psnr_db']:.4g} | |")
+        lines.append(f"| SSIM of the images | {row.images['ssim']:.4g} | |")
+    versions = ", ".join(f"{name} {version}" for name, version in m.provenance.get("versions", {}).items())
+    probes = len(m.probes)
+    lines += [
+        "",
+        f"Measured on {study.identity.get('device')}, component `{study.model.component}` of `{study.model.name}` in "
+        f"{study.model.dtype.value}, over {probes} probes ({study.config.score.prompts} prompts x "
+        f"{study.config.score.timesteps} timesteps, recorded from the reference's own denoising): {m.layers_quantized} "
+        f"linear layers quantized, {m.layers_kept} kept. Peak memory by {m.peak_memory_source}. {versions}.",
+        "",
+        f"Load it with `load.py`. `python -m quantlab verify study={study.name}` loads it the same way and compares its "
+        "outputs with the measured ones, bit for bit.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""Makes the bitsandbytes module of one layer: what `from_pretrained(quantization_config=...)` would have put there.
+
+Int8 codes are made from a float16 copy of the weight, as `bitsandbytes.nn.Int8Params` does; 4-bit codes from the weight
+as it is. Both are made at once and on the layer's device, never lazily in a forward.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
+
+
+@functools.singledispatch
+def form_key(spec: QuantSpec) -> str:
+    """What a layer's stored weight depends on; specs that share it share modules and differ by `retune` only."""
+    raise TypeError(f"no quantized form for {spec!r}")
+
+
+@form_key.register
+def _(spec: Int8Spec) -> str:
+    return "int8_fp16_weight" if spec.has_fp16_weight else "int8"
+
+
+@form_key.register
+def _(spec: Int4Spec) -> str:
+    return f"{spec.quant_type}{'_double_quant' if spec.double_quant else ''}_{spec.quant_storage}"
+
+
+@functools.singledispatch
+def make(spec: QuantSpec, layer: nn.Linear) -> nn.Linear:
+    """The quantized module of a layer; its bias shares the layer's storage.
+
+    Args:
+        spec: the setting.
+        layer: the unquantized layer, on the device to run on.
+    """
+    raise TypeError(f"no quantized form for {spec!r}")
+
+
+@make.register
+def _(spec: Int8Spec, layer: nn.Linear) -> nn.Linear:
+    module = bnb.nn.Linear8bitLt(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        has_fp16_weights=spec.has_fp16_weight,
+        threshold=spec.threshold,
+        device="meta",
+    )
+    weight = layer.weight.data
+    if spec.has_fp16_weight:
+        module.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=True)
+    else:
+        codes, scales, _ = bnb.functional.int8_vectorwise_quant(weight.contiguous().to(torch.float16))
+        module.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
+    return _finish(module, layer, spec)
+
+
+@make.register
+def _(spec: Int4Spec, layer: nn.Linear) -> nn.Linear:
+    storage = getattr(torch, spec.quant_storage)
+    module = bnb.nn.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=getattr(torch, spec.compute_dtype),
+        compress_statistics=spec.double_quant,
+        quant_type=spec.quant_type,
+        quant_storage=storage,
+        device="meta",
+    )
+    module.weight = bnb.nn.Params4bit(
+        layer.weight.data,
+        requires_grad=False,
+        compress_statistics=spec.double_quant,
+        quant_type=spec.quant_type,
+        quant_storage=storage,
+        module=module,
+    ).to(layer.weight.device)
+    module.support_avx512bf16_for_cpu = False  # that path ignores the compute dtype and corrupts the weight
+    return _finish(module, layer, spec)
+
+
+def _finish(module: nn.Linear, layer: nn.Linear, spec: QuantSpec) -> nn.Linear:
+    module.requires_grad_(False)
+    module.eval()
+    retune(spec, module, layer)
+    return module
+
+
+@functools.singledispatch
+def retune(spec: QuantSpec, module: nn.Linear, layer: nn.Linear) -> None:
+    """Give a quantized module the settings that its stored weight does not depend on.
+
+    The bias goes back to the reference's, because a forward casts it in place.
+    """
+    raise TypeError(f"no quantized form for {spec!r}")
+
+
+@retune.register
+def _(spec: Int8Spec, module: nn.Linear, layer: nn.Linear) -> None:
+    module.state.threshold = spec.threshold
+    module.state.use_pool = spec.threshold > 0 and not spec.has_fp16_weight
+    _restore_bias(module, layer)
+
+
+@retune.register
+def _(spec: Int4Spec, module: nn.Linear, layer: nn.Linear) -> None:
+    module.compute_dtype = getattr(torch, spec.compute_dtype)
+    module.compute_type_is_set = True
+    _restore_bias(module, layer)
+
+
+def _restore_bias(module: nn.Linear, layer: nn.Linear) -> None:
+    if layer.bias is None:
+        return
+    if module.bias.device.type == "meta":
+        module.bias = nn.Parameter(layer.bias.data, requires_grad=False)
+    else:
+        module.bias.data = layer.bias.data
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module is one of bitsandbytes' quantized linear layers."""
+    return isinstance(module, bnb.nn.Linear8bitLt | bnb.nn.Linear4bit)
+
+

@@ -1,0 +1,1 @@
+"""Loads pipelines. Nothing in here knows an architecture; that is what conf/model/ is for."""

@@ -1,0 +1,22 @@
+"""Looks at a study: figures and the notebook's helpers. Reads rows, never loads a model.
+
+Example:
+    >>> study = open_study("tiny_sd3-default")  # doctest: +SKIP
+    >>> plot_pareto(study)  # doctest: +SKIP
+"""
+
+from quantlab.report.curves import plot_skip_effects, plot_thresholds
+from quantlab.report.gallery import plot_images
+from quantlab.report.importances import plot_importances
+from quantlab.report.pareto import plot_pareto
+from quantlab.report.view import StudyView, open_study
+
+__all__ = [
+    "StudyView",
+    "open_study",
+    "plot_images",
+    "plot_importances",
+    "plot_pareto",
+    "plot_skip_effects",
+    "plot_thresholds",
+]

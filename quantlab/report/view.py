@@ -1,0 +1,117 @@
+"""A study as it is looked at: its table, its front and its winner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from quantlab.compose import from_yaml
+from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig
+from quantlab.errors import StudyError
+from quantlab.search.anchors import anchors
+from quantlab.study.front import Winner, choose
+from quantlab.study.rows import Row
+from quantlab.study.store import StudyStore
+from quantlab.study.table import table
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """What a study holds at one moment.
+
+    Attributes:
+        folder: ``results/<study>/``.
+        config: the configuration it was measured under.
+        rows: its rows.
+        table: the same as a table.
+        winner: the chosen setting; None where nothing keeps the budget.
+        why_none: the reason where there is no winner.
+        optuna_study: the Optuna study, for Optuna's own plots.
+        identity: what its numbers belong to.
+    """
+
+    folder: Path
+    config: SweepConfig
+    rows: list[Row]
+    table: pd.DataFrame
+    winner: Winner | None
+    why_none: str | None
+    optuna_study: optuna.Study
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.folder.name
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model it measured."""
+        return self.config.model
+
+    @property
+    def distinct(self) -> pd.DataFrame:
+        """The measured settings, each once."""
+        return self.table[(self.table["state"] == "COMPLETE") & self.table["repeat_of"].isna()]
+
+    @property
+    def anchor_numbers(self) -> list[int]:
+        """Numbers of the anchors' rows, the reference first."""
+        numbers = {row.spec.key: row.number for row in self.rows if row.measurement and row.repeat_of is None}
+        return [numbers[spec.key] for spec in anchors(self.model) if spec.key in numbers]
+
+    def row(self, number: int) -> Row:
+        """The row of a number.
+
+        Raises:
+            StudyError: for a number that the study does not hold.
+        """
+        for row in self.rows:
+            if row.number == number:
+                return row
+        numbers = sorted(row.number for row in self.rows)
+        span = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise StudyError(f"trial={number} is not in study={self.name!r}; it has {span}")
+
+
+def label(row: Row) -> str:
+    """A row's setting in a few words, for a plot."""
+    return row.spec.key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(" compute=float16", "")
+
+
+def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | None = None) -> StudyView:
+    """A view of an open study.
+
+    Args:
+        store: the study.
+        budget: limits to choose the winner under; where nothing is set, those that the study was made with.
+        rule: how to choose; likewise.
+    """
+    text = (store.folder / "config.yaml").read_text() if (store.folder / "config.yaml").exists() else None
+    if text is None:
+        raise StudyError(f"study={store.folder.name!r} has no config.yaml: it was never begun by quantlab sweep")
+    config = from_yaml(text, SweepConfig)
+    if budget is None or budget == BudgetConfig():
+        budget = config.budget
+    rows = store.rows()
+    try:
+        winner, why_none = choose(rows, budget, config.rule if rule in (None, Rule.auto) else rule), None
+    except StudyError as error:
+        winner, why_none = None, str(error)
+    return StudyView(
+        store.folder, config, rows, table(rows), winner, why_none, store.optuna_study, store.identity
+    )
+
+
+def open_study(name: str, results_dir: str = "results") -> StudyView:
+    """A view of a study on disk.
+
+    Raises:
+        StudyError: where there is none of that name.
+    """
+    with StudyStore.existing(results_dir, name) as store:
+        return look(store)

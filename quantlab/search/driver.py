@@ -1,0 +1,163 @@
+"""Runs a study: asks Optuna for settings, has them measured, tells what came of them. The only writer."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import optuna
+
+from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
+from quantlab.measurement import Measurement, Outcome
+from quantlab.search.anchors import anchors
+from quantlab.search.executor import Executor
+from quantlab.search.space import Params, Space
+from quantlab.spec import QuantSpec
+from quantlab.study.front import violations
+from quantlab.study.rows import Row
+from quantlab.study.store import StudyStore
+
+REPEATS_IN_A_ROW = 50
+"""A sampler that proposes only known settings for this long has nothing left to say."""
+
+Report = Callable[[Row, bool], None]
+
+
+class Driver:
+    """One session of a study.
+
+    Args:
+        store: the study, locked.
+        executor: who measures.
+        space: what may be tried.
+        model: whose anchors are measured first.
+        search: sampler and number of settings.
+        budget: limits that become constraints of the trials.
+        report: called with each row, and whether it was measured now.
+    """
+
+    def __init__(
+        self,
+        store: StudyStore,
+        executor: Executor,
+        space: Space,
+        model: ModelConfig,
+        search: SearchConfig,
+        budget: BudgetConfig,
+        report: Report,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._space = space
+        self._anchors = anchors(model)
+        self._search = search
+        self._budget = budget
+        self._report = report
+        self._known = store.known()
+        self._stop = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the user asked for the end."""
+        return self._stop
+
+    def run(self) -> int:
+        """Measure until the study has all that it was asked for, or the user stops it.
+
+        Returns:
+            How many settings were measured in this session.
+        """
+        before = len(self._known)
+        with self._ends_after_trial():
+            again = self._store.interrupted()
+            for number, spec in enumerate(self._anchors):
+                if self._stop:
+                    break
+                self._measure_anchor(-1 - number, spec)
+            for params in again:
+                if self._stop:
+                    break
+                self._run_fixed(params)
+            if self._search.sampler is Sampler.grid:
+                self._run_grid()
+            else:
+                self._run_sampler()
+        return len(self._known) - before
+
+    def _measure_anchor(self, number: int, spec: QuantSpec) -> None:
+        if spec.key in self._known:
+            return
+        params = self._space.params(spec)
+        if params is not None:
+            self._run_fixed(params)
+            return
+        outcome = self._executor.submit(spec).result()
+        self._store.record_outside(number, spec, outcome)
+        self._learn(Row(number, spec, outcome), measured=True)
+
+    def _run_grid(self) -> None:
+        cells = self._space.grid()
+        for params in cells:
+            if self._stop or (self._search.n_trials is not None and len(self._known) >= self._search.n_trials):
+                break
+            if self._space.spec(params).key not in self._known:
+                self._run_fixed(params)
+
+    def _run_sampler(self) -> None:
+        inside = sum(self._space.params(row.spec) is not None for row in self._known.values())
+        repeats = 0
+        while not self._stop and repeats < REPEATS_IN_A_ROW:
+            if self._search.n_trials is not None and len(self._known) >= self._search.n_trials:
+                break
+            if inside >= self._space.size():
+                break
+            measured = self._run_trial(self._store.optuna_study.ask())
+            inside += measured
+            repeats = 0 if measured else repeats + 1
+
+    def _run_fixed(self, params: Params) -> None:
+        spec = self._space.spec(params)
+        if spec.key in self._known:
+            return
+        self._store.optuna_study.enqueue_trial(params)
+        self._run_trial(self._store.optuna_study.ask())
+
+    def _run_trial(self, trial: optuna.Trial) -> bool:
+        spec = self._space.spec(self._space.suggest(trial))
+        self._store.begin(trial, spec)
+        earlier = self._known.get(spec.key)
+        outcome = earlier.outcome if earlier else self._executor.submit(spec).result()
+        repeat_of = earlier.number if earlier else None
+        self._store.finish(trial, outcome, repeat_of, self._violations(outcome))
+        row = Row(trial.number, spec, outcome, repeat_of)
+        self._learn(row, measured=earlier is None)
+        return earlier is None
+
+    def _learn(self, row: Row, measured: bool) -> None:
+        self._known.setdefault(row.spec.key, row)
+        self._report(row, measured)
+
+    def _violations(self, outcome: Outcome) -> dict[str, float]:
+        return violations(outcome, self._budget) if isinstance(outcome, Measurement) else {}
+
+    @contextmanager
+    def _ends_after_trial(self) -> Iterator[None]:
+        """The first Ctrl-C ends the session after the trial in flight, the second at once."""
+
+        def stop(number: int, frame: FrameType | None) -> Any:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        try:
+            previous = signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not the main thread: nobody presses Ctrl-C here
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,42 @@
+"""Where settings are measured: one seam, so that the driver need not know how many devices there are."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Protocol
+
+from quantlab.errors import QuantlabError
+from quantlab.lab import Lab
+from quantlab.measurement import Failure, Outcome
+from quantlab.spec import QuantSpec
+
+
+class Executor(Protocol):
+    """Measures specs somewhere."""
+
+    def submit(self, spec: QuantSpec) -> Future[Outcome]:
+        """Begin to measure a spec; the future holds a measurement or a recorded failure and never an error of a trial."""
+        ...
+
+
+class InProcess:
+    """Measures in this process, one setting after another.
+
+    Args:
+        lab: where to measure.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def submit(self, spec: QuantSpec) -> Future[Outcome]:
+        """Measure now; the future is done when it is returned."""
+        future: Future[Outcome] = Future()
+        start = time.perf_counter()
+        try:
+            future.set_result(self._lab.measure(spec))
+        except QuantlabError as error:
+            seconds = time.perf_counter() - start
+            future.set_result(Failure(spec.key, type(error).__name__, str(error), seconds))
+        return future

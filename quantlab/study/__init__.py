@@ -1,0 +1,1 @@
+"""A study on disk: storage, resume, tables, front and winner."""

@@ -1,0 +1,119 @@
+"""The Pareto front of a study and the winner on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantlab.config import BudgetConfig, Rule
+from quantlab.errors import StudyError
+from quantlab.measurement import Measurement
+from quantlab.spec import ReferenceSpec
+from quantlab.study.rows import Row
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The chosen row and why."""
+
+    row: Row
+    reason: str
+
+
+def measured(rows: Sequence[Row]) -> list[tuple[Row, Measurement]]:
+    """The rows that hold a measurement, each setting once."""
+    return [(row, row.measurement) for row in rows if row.measurement is not None and row.repeat_of is None]
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other beats: SNR up, memory down, latency down. Lowest memory first."""
+    pairs = measured(rows)
+    costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for _, m in pairs]).reshape(-1, 3)
+    members = []
+    for (row, m), cost in zip(pairs, costs, strict=True):
+        beaten = np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1))
+        if not beaten:
+            members.append((m.memory_bytes, row.number, row))
+    return [row for _, _, row in sorted(members, key=lambda member: member[:2])]
+
+
+def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, float]:
+    """By how much a measurement misses each budget that is set, in the budget's unit; 0 and below is within."""
+    missed = {}
+    if budget.memory_mb is not None:
+        missed["memory_mb"] = measurement.memory_bytes / 1e6 - budget.memory_mb
+    if budget.latency_ms is not None:
+        missed["latency_ms"] = measurement.latency_ms - budget.latency_ms
+    if budget.min_snr_db is not None:
+        missed["min_snr_db"] = budget.min_snr_db - measurement.snr_db
+    return missed
+
+
+def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
+    """The winner among the front's quantized members.
+
+    Args:
+        rows: the study's rows.
+        budget: limits that the winner keeps.
+        rule: how to choose; auto is max_snr with a budget, and knee without.
+
+    Raises:
+        StudyError: where nothing was measured, or nothing keeps the budget: then it names the nearest setting.
+    """
+    candidates = [(row, m) for row, m in measured(rows) if not isinstance(row.spec, ReferenceSpec)]
+    if not candidates:
+        raise StudyError("no quantized setting has been measured yet, so there is no winner")
+    limited = any(value is not None for value in (budget.memory_mb, budget.latency_ms, budget.min_snr_db))
+    within = [(row, m) for row, m in candidates if all(v <= 0 for v in violations(m, budget).values())]
+    if not within:
+        raise StudyError(_nothing_fits(candidates, budget))
+    members = {row.number for row in front([row for row, _ in within])}
+    pairs = [(row, m) for row, m in within if row.number in members]
+    rule = (Rule.max_snr if limited else Rule.knee) if rule is Rule.auto else rule
+    where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
+    if rule is Rule.knee:
+        row, m = pairs[_knee([m for _, m in pairs])]
+        reason = (
+            f"it is the knee {where}: nearest to the best SNR, memory and latency at once, each scaled to its range there"
+        )
+    else:
+        key, words = {
+            Rule.max_snr: (lambda m: -m.snr_db, "the highest SNR"),
+            Rule.min_memory: (lambda m: m.memory_bytes, "the least memory"),
+            Rule.min_latency: (lambda m: m.latency_ms, "the lowest latency"),
+        }[rule]
+        row, m = min(pairs, key=lambda pair: (key(pair[1]), pair[1].memory_bytes))
+        reason = f"it has {words} {where}"
+    reason += f" ({m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms)"
+    reference = next((m for r, m in measured(rows) if isinstance(r.spec, ReferenceSpec)), None)
+    if limited and reference is not None and all(v <= 0 for v in violations(reference, budget).values()):
+        reason += "; the unquantized reference keeps the budget as well"
+    return Winner(row, reason)
+
+
+def _knee(measurements: list[Measurement]) -> int:
+    """Index of the member with the least distance to the ideal point, each objective scaled to its range."""
+    costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for m in measurements], dtype=float)
+    spread = np.ptp(costs, axis=0)
+    scaled = (costs - costs.min(axis=0)) / np.where(spread > 0, spread, 1)
+    return int(np.argmin(np.linalg.norm(scaled, axis=1)))
+
+
+def _nothing_fits(candidates: list[tuple[Row, Measurement]], budget: BudgetConfig) -> str:
+    limits = {"memory_mb": budget.memory_mb, "latency_ms": budget.latency_ms, "min_snr_db": budget.min_snr_db}
+
+    def miss(pair: tuple[Row, Measurement]) -> float:
+        shares = [v / max(abs(limits[k] or 0), 1e-9) for k, v in violations(pair[1], budget).items()]
+        return sum(max(share, 0) for share in shares)
+
+    row, m = min(candidates, key=miss)
+    missed = ", ".join(
+        f"budget.{name}={limits[name]:g} by {value:.3g}" for name, value in violations(m, budget).items() if value > 0
+    )
+    return (
+        f"no setting of the {len(candidates)} measured keeps the budget; the nearest is trial {row.number} "
+        f"({row.spec.key}: {m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms), "
+        f"which misses {missed}"
+    )

@@ -1,0 +1,75 @@
+"""A study's rows: a setting with what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from quantlab.measurement import Failure, Measurement, Outcome, measurement_from_dict, measurement_to_dict
+from quantlab.spec import QuantSpec, from_dict, to_dict
+
+OUTCOME, SPEC, REPEATS = "outcome", "spec", "repeat_of"
+"""Names of the user attributes that a trial carries."""
+
+INTERRUPTED = "Interrupted"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of a study.
+
+    Attributes:
+        number: the Optuna trial's number; negative for anchors that are no point of the search space.
+        spec: the setting.
+        outcome: what came of it.
+        repeat_of: number of the row that measured the same setting before, whose numbers these are.
+        images: PSNR in dB and SSIM of the full generations, where the setting is a finalist.
+    """
+
+    number: int
+    spec: QuantSpec
+    outcome: Outcome
+    repeat_of: int | None = None
+    images: dict[str, float] | None = None
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The measurement, or None for a failure."""
+        return self.outcome if isinstance(self.outcome, Measurement) else None
+
+
+def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
+    """Plain JSON types; `outcome_from_dict` is its inverse."""
+    if isinstance(outcome, Measurement):
+        return {"measurement": measurement_to_dict(outcome)}
+    return {"failure": {"key": outcome.key, "kind": outcome.kind, "reason": outcome.reason, "wall_s": outcome.wall_s}}
+
+
+def outcome_from_dict(data: dict[str, Any]) -> Outcome:
+    """The outcome that `outcome_to_dict` wrote."""
+    return Failure(**data["failure"]) if "failure" in data else measurement_from_dict(data["measurement"])
+
+
+def row_to_dict(row: Row) -> dict[str, Any]:
+    """An anchor's row as a study attribute."""
+    return {"number": row.number, SPEC: to_dict(row.spec), OUTCOME: outcome_to_dict(row.outcome)}
+
+
+def row_from_dict(data: dict[str, Any], images: dict[str, float] | None) -> Row:
+    """The row that `row_to_dict` wrote."""
+    return Row(data["number"], from_dict(data[SPEC]), outcome_from_dict(data[OUTCOME]), None, images)
+
+
+def row_from_trial(trial: optuna.trial.FrozenTrial, images: dict[str, dict[str, float]]) -> Row | None:
+    """The row of a finished trial; None for one that is still running or was never composed."""
+    if not trial.state.is_finished() or SPEC not in trial.user_attrs:
+        return None
+    spec = from_dict(trial.user_attrs[SPEC])
+    outcome: Outcome
+    if OUTCOME in trial.user_attrs:
+        outcome = outcome_from_dict(trial.user_attrs[OUTCOME])
+    else:
+        outcome = Failure(spec.key, INTERRUPTED, "the process ended during the trial; it was asked again")
+    return Row(trial.number, spec, outcome, trial.user_attrs.get(REPEATS), images.get(spec.key))

@@ -1,0 +1,179 @@
+"""A study's folder: the journal is the truth, everything else is derived from it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from quantlab.errors import ConfigError, StudyError, nearest
+from quantlab.measurement import Failure, Measurement, Outcome
+from quantlab.spec import QuantSpec, to_dict
+from quantlab.study.identity import check_identity
+from quantlab.study.journal import mend, open_journal
+from quantlab.study.rows import (
+    INTERRUPTED,
+    OUTCOME,
+    REPEATS,
+    SPEC,
+    Row,
+    outcome_to_dict,
+    row_from_dict,
+    row_from_trial,
+    row_to_dict,
+)
+
+_IDENTITY, _ANCHOR, _IMAGES = "identity", "anchor ", "images "
+
+
+def study_folder(results_dir: str, name: str) -> Path:
+    """The folder of a study by name.
+
+    Raises:
+        ConfigError: for a name with a path or anything else but letters, digits and ``._-`` in it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
+    return Path(results_dir) / name
+
+
+class StudyStore:
+    """A study in its folder. Writers are context managers and hold the study's lock.
+
+    Args:
+        folder: ``results/<study>/``.
+        sampler: who proposes, for a study that is to be continued.
+
+    Raises:
+        StudyError: for a study that another process writes, or that cannot be read.
+        ConfigError: for a folder that cannot be written.
+    """
+
+    def __init__(self, folder: Path, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            self._lock = FileLock(folder / "study.lock")
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise StudyError(f"study={folder.name!r} is being written by another process; wait for it to end") from None
+        except OSError as error:
+            raise ConfigError(f"results_dir={str(folder.parent)!r} cannot be written ({error.strerror})") from None
+        self.mended_bytes = mend(folder / "journal.log")
+        try:
+            self.optuna_study = open_journal(folder / "journal.log", folder.name, sampler)
+        except (ValueError, KeyError) as error:
+            self._lock.release()
+            raise StudyError(f"{folder / 'journal.log'} cannot be read: {error}") from error
+
+    @classmethod
+    def existing(cls, results_dir: str, name: str) -> StudyStore:
+        """A study that must be there.
+
+        Raises:
+            StudyError: where it is not, with the nearest names.
+        """
+        folder = study_folder(results_dir, name)
+        if not (folder / "journal.log").is_file():
+            known = sorted(p.parent.name for p in Path(results_dir).glob("*/journal.log"))
+            near = nearest(name, known)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise StudyError(
+                f"study={name!r} is not in results_dir={results_dir!r}; choose from {', '.join(known) or '(none)'}.{hint}"
+            )
+        return cls(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Say what the study's numbers belong to; refused where it holds numbers of something else.
+
+        Raises:
+            StudyError: naming the field that differs, with both values.
+        """
+        stored = self.optuna_study.user_attrs.get(_IDENTITY)
+        if stored is None:
+            self.optuna_study.set_user_attr(_IDENTITY, identity)
+        else:
+            check_identity(self.folder.name, stored, identity)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the study's numbers belong to; empty before `claim`."""
+        return dict(self.optuna_study.user_attrs.get(_IDENTITY, {}))
+
+    def rows(self) -> list[Row]:
+        """All rows: the anchors outside the space, then the finished trials by number."""
+        attrs = self.optuna_study.user_attrs
+        images = {key.removeprefix(_IMAGES): value for key, value in attrs.items() if key.startswith(_IMAGES)}
+        outside = [value for key, value in attrs.items() if key.startswith(_ANCHOR)]
+        rows = [row_from_dict(data, images.get(data[OUTCOME].get("measurement", {}).get("key"))) for data in outside]
+        rows.sort(key=lambda row: -row.number)
+        trials = self.optuna_study.get_trials(deepcopy=False)
+        return rows + [row for trial in trials if (row := row_from_trial(trial, images)) is not None]
+
+    def known(self) -> dict[str, Row]:
+        """The first conclusive row of each setting by its key; interruptions are not conclusive."""
+        found: dict[str, Row] = {}
+        for row in self.rows():
+            conclusive = not (isinstance(row.outcome, Failure) and row.outcome.kind == INTERRUPTED)
+            if conclusive and row.repeat_of is None:
+                found.setdefault(row.spec.key, row)
+        return found
+
+    def record_outside(self, number: int, spec: QuantSpec, outcome: Outcome) -> None:
+        """Keep the outcome of an anchor that is no point of the search space."""
+        self.optuna_study.set_user_attr(_ANCHOR + spec.key, row_to_dict(Row(number, spec, outcome)))
+
+    def record_images(self, key: str, scores: dict[str, float]) -> None:
+        """Keep the image scores of a finalist."""
+        self.optuna_study.set_user_attr(_IMAGES + key, scores)
+
+    def begin(self, trial: optuna.Trial, spec: QuantSpec) -> None:
+        """Write down what a trial is about to measure, so that a kill leaves a trace."""
+        trial.set_user_attr(SPEC, to_dict(spec))
+
+    def finish(self, trial: optuna.Trial, outcome: Outcome, repeat_of: int | None, violations: dict[str, float]) -> None:
+        """Tell Optuna what came of a trial.
+
+        Args:
+            trial: the trial.
+            outcome: measurement or failure.
+            repeat_of: number of the row whose outcome it repeats.
+            violations: by how much each budget is missed; feasible at 0 and below.
+        """
+        if repeat_of is not None:
+            trial.set_user_attr(REPEATS, repeat_of)
+        trial.set_user_attr(OUTCOME, outcome_to_dict(outcome))
+        for name, value in violations.items():
+            trial.set_constraint(name, value)
+        if isinstance(outcome, Measurement):
+            values = [outcome.snr_db, float(outcome.memory_bytes), outcome.latency_ms]
+            self.optuna_study.tell(trial, values)
+        else:
+            self.optuna_study.tell(trial, state=TrialState.FAIL)
+
+    def interrupted(self) -> list[dict[str, Any]]:
+        """Close the trials that a kill left open as failed; the parameters of each, to be asked again."""
+        again = []
+        for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            open_trial = optuna.Trial(self.optuna_study, trial._trial_id)
+            if SPEC in trial.user_attrs:
+                reason = "the process ended during the trial; it was asked again"
+                failure = Failure("", INTERRUPTED, reason)
+                open_trial.set_user_attr(OUTCOME, outcome_to_dict(failure))
+                again.append(dict(trial.params))
+            self.optuna_study.tell(open_trial, state=TrialState.FAIL)
+        return again

@@ -1,0 +1,90 @@
+"""A study's rows as a table, and the files that it is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from quantlab.measurement import Failure, Measurement
+from quantlab.study.front import front
+from quantlab.study.rows import Row
+
+_MEASURED = (
+    "snr_db",
+    "rel_l2",
+    "cosine",
+    "memory_bytes",
+    "bits_per_weight",
+    "peak_memory_bytes",
+    "peak_memory_source",
+    "latency_ms",
+    "latency_iqr_ms",
+    "forward_s",
+    "wall_s",
+    "layers_quantized",
+    "layers_kept",
+    "parameters_quantized",
+    "parameters_kept",
+    "output_sha256",
+)
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
+
+    ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
+    setting before. Units are in the columns' names; SNR and PSNR of 100 dB stand for identical.
+    """
+    members = {row.number for row in front(rows)}
+    lines = []
+    for row in rows:
+        m = row.measurement
+        line: dict[str, Any] = {
+            "number": row.number,
+            "state": "COMPLETE" if m else "FAIL",
+            "key": row.spec.key,
+            **row.spec.columns(),
+            **{name: getattr(m, name) if m else None for name in _MEASURED},
+            "psnr_db": (row.images or {}).get("psnr_db"),
+            "ssim": (row.images or {}).get("ssim"),
+            "pareto": row.number in members,
+            "repeat_of": row.repeat_of,
+            "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
+            "notes": "; ".join(m.notes) if isinstance(m, Measurement) else "",
+        }
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    return frame.astype(_dtypes(frame)) if lines else frame
+
+
+def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
+    """Nullable dtypes, so that a column's type does not depend on which rows there are."""
+    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of")
+    truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
+    decimal = ("snr_db", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
+    dtypes = {}
+    for name in frame.columns:
+        if name == "number":
+            dtypes[name] = "int64"
+        elif name in truth:
+            dtypes[name] = "boolean"
+        elif name != "peak_memory_source" and name.startswith(whole):
+            dtypes[name] = "Int64"
+        elif name.startswith(decimal) or name in ("forward_s", "wall_s"):
+            dtypes[name] = "Float64"
+        else:
+            dtypes[name] = "string"
+    return dtypes
+
+
+def write_tables(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+    """Write ``trials.parquet`` and ``trials.csv`` of a study, atomically, and return the table."""
+    frame = table(rows)
+    for name, write in (("trials.parquet", frame.to_parquet), ("trials.csv", frame.to_csv)):
+        scratch = folder / f".{name}"
+        write(scratch, index=False)
+        scratch.replace(folder / name)
+    return frame

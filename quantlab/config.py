@@ -83,7 +83,7 @@ class ScoreConfig:
     timesteps: int = 4
     seed: int = 0
     warmup: int = 1
-    images: int = 4
+    images: int = 3
 
 
 @dataclass

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from quantlab.cli.show import console, rows_table
+import functools
+
+from quantlab.cli.show import console, outcome_line, rows_table
 from quantlab.config import ReportConfig
 from quantlab.errors import StudyError
 from quantlab.report import plot_images, plot_pareto
-from quantlab.report.view import StudyView, look
+from quantlab.report.view import StudyView, label, look
 from quantlab.study.front import front
 from quantlab.study.store import StudyStore
 from quantlab.study.table import write_tables
@@ -34,10 +36,11 @@ def write_report(study: StudyView) -> None:
 def print_front(study: StudyView) -> None:
     """Print the anchors, the front, failures and the winner with the reason."""
     winner = study.winner.row.number if study.winner else None
-    console.print(rows_table([study.row(number) for number in study.anchor_numbers], winner, "\nanchors"))
-    console.print(rows_table(front(study.rows), winner, "\nfront, by memory"))
+    name = functools.partial(label, study)
+    console.print(rows_table([study.row(number) for number in study.anchor_numbers], name, winner, "\nanchors"))
+    console.print(rows_table(front(study.rows), name, winner, "\nfront, by memory"))
     failed = [row for row in study.rows if row.measurement is None and row.repeat_of is None]
     for row in failed:
-        console.print(f"trial {row.number} failed: {row.spec.key}: {row.outcome}")
+        console.print(f"trial {row.number} {outcome_line(row)}")
     if study.winner is not None:
         console.print(f"\nwinner: trial {winner}, {study.winner.row.spec.key}: {study.winner.reason}")

@@ -15,7 +15,7 @@ def main(config: RunConfig) -> int:
     spec = compose_spec(config.quant, _skip(config))
     with Lab(config.model, config.score, config.device) as lab:
         measurement = lab.measure(spec)
-        console.print(rows_table([Row(0, spec, measurement)]))
+        console.print(rows_table([Row(0, spec, measurement)], lambda row: row.spec.key))
         console.print(
             f"{measurement.layers_quantized} linear layers quantized, {measurement.layers_kept} kept; relative L2 "
             f"{measurement.rel_l2:.4f}, cosine {measurement.cosine:.6f}; peak by {measurement.peak_memory_source}"

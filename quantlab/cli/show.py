@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.table import Table
@@ -10,15 +11,17 @@ from rich.table import Table
 from quantlab.measurement import Measurement
 from quantlab.study.rows import Row
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 """Everything that a command says goes here; errors go to standard error."""
 
 
-def rows_table(rows: Iterable[Row], winner: int | None = None, title: str | None = None) -> Table:
-    """Rows with their three objectives; the winner is marked."""
+def rows_table(
+    rows: Iterable[Row], name: Callable[[Row], str], winner: int | None = None, title: str | None = None
+) -> Table:
+    """Rows with their three objectives, each called by ``name``; the winner is marked."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("trial", "setting", "SNR dB", "memory MB", "bits/weight", "peak MB", "latency ms", "PSNR dB", "SSIM"):
-        table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
+    for column in ("trial", "setting", "SNR dB", "memory MB", "peak MB", "latency ms", "PSNR dB", "SSIM"):
+        table.add_column(column, justify="left" if column == "setting" else "right", no_wrap=True)
     for row in rows:
         m = row.measurement
         if m is None:
@@ -26,10 +29,9 @@ def rows_table(rows: Iterable[Row], winner: int | None = None, title: str | None
         images = row.images or {}
         table.add_row(
             str(row.number),
-            ("* " if row.number == winner else "  ") + row.spec.key,
+            ("* " if row.number == winner else "  ") + name(row),
             f"{m.snr_db:.2f}",
             f"{m.memory_bytes / 1e6:.2f}",
-            f"{m.bits_per_weight:.3f}",
             f"{m.peak_memory_bytes / 1e6:.2f}",
             f"{m.latency_ms:.1f} ± {m.latency_iqr_ms / 2:.1f}",
             f"{images['psnr_db']:.1f}" if images else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from quantlab.report.view import StudyView
+from quantlab.report.view import StudyView, skip_names
 
 
 def plot_thresholds(study: StudyView) -> Figure:
@@ -14,7 +14,7 @@ def plot_thresholds(study: StudyView) -> Figure:
     data = data[(data["method"] == "llm_int8") & ~data["llm_int8_has_fp16_weight"].fillna(False)]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     snr, latency = figure.subplots(1, 2, sharex=True)
-    names = _skip_names(study)
+    names = skip_names(study.model)
     for index, (skip, group) in enumerate(data.groupby("skip")):
         group = group.sort_values("llm_int8_threshold")
         detecting = group[group["llm_int8_threshold"] > 0]
@@ -75,10 +75,6 @@ def skip_effects(study: StudyView) -> pd.DataFrame:
     kept["snr_gain_db"] = kept["snr_db"].astype(float).to_numpy() - base["snr_db"].astype(float).to_numpy()
     added = kept["memory_bytes"].astype(float).to_numpy() - base["memory_bytes"].astype(float).to_numpy()
     kept["memory_cost_mb"] = added / 1e6
-    kept["skip"] = kept["skip"].map(lambda skip: _skip_names(study).get(skip, skip))
+    kept["skip"] = kept["skip"].map(lambda skip: skip_names(study.model).get(skip, skip))
     return kept.groupby(["skip", "form"], as_index=False)[["snr_gain_db", "memory_cost_mb"]].mean()
 
-
-def _skip_names(study: StudyView) -> dict[str, str]:
-    """The names of skip lists by how the table writes them."""
-    return {",".join(sorted(set(entries))): name for name, entries in study.model.skips.items()}

@@ -25,7 +25,7 @@ def plot_images(study: StudyView) -> Figure:
         return figure
     grid = figure.subplots(len(prompts), len(rows), squeeze=False)
     for column, row in enumerate(rows):
-        title = textwrap.fill(label(row), 20)
+        title = textwrap.fill(label(study, row), 20, break_long_words=False)
         if study.winner is not None and row.number == study.winner.row.number:
             title = f"winner\n{title}"
         if row.images and column:

@@ -42,7 +42,7 @@ def plot_pareto(study: StudyView) -> Figure:
     left.set_xlabel("memory held by the component, MB")
     right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
     left.set_ylabel("prediction SNR, dB")
-    left.legend(loc="lower right", fontsize=8)
+    left.legend(loc="upper left", fontsize=8)
     figure.suptitle(f"{study.name}: {len(settings)} settings, {int(data['pareto'].sum())} on the front")
     return figure
 
@@ -71,26 +71,29 @@ def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> No
 
 
 def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
+    """Name the anchors and the winner, each label beside its point and clear of the labels before it."""
+    places = {n: (x * scale, y) for n, x, y in zip(settings["number"], settings[column], settings["snr_db"], strict=True)}
     winner = study.winner.row.number if study.winner else None
-    by_number = settings.set_index("number")
-    points = [n for n in study.anchor_numbers if n in by_number.index]
-    last: list[tuple[float, float]] = []
-    span = float(by_number[column].max() - by_number[column].min()) * scale or 1.0
-    height = float(by_number["snr_db"].max() - by_number["snr_db"].min()) or 1.0
-    for number in points:
-        x, y = float(by_number.loc[number, column]) * scale, float(by_number.loc[number, "snr_db"])
-        crowd = sum(abs(x - a) < 0.2 * span and abs(y - b) < 0.05 * height for a, b in last)
-        last.append((x, y))
+    named = sorted((n for n in {*study.anchor_numbers, winner} if n in places), key=lambda n: places[n][1])
+    floor = -float("inf")
+    height = float(settings["snr_db"].max() - settings["snr_db"].min()) or 1.0
+    for number in named:
+        x, y = places[number]
+        floor = max(y, floor + 0.045 * height)
+        colour = "#1e7a38" if number == winner else "black"
+        text = f"winner: {label(study, study.row(number))}" if number == winner else label(study, study.row(number))
         axes.annotate(
-            label(study.row(number)), (x, y), xytext=(6, 5 + 10 * crowd), textcoords="offset points", fontsize=8
+            text,
+            (x, y),
+            xytext=(x + 0.04 * float(settings[column].max()) * scale, floor),
+            fontsize=8,
+            color=colour,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
         )
-    if winner in by_number.index:
-        x, y = float(by_number.loc[winner, column]) * scale, float(by_number.loc[winner, "snr_db"])
-        axes.scatter([x], [y], s=240, facecolors="none", edgecolors="#2a9d4a", linewidths=2.2, zorder=4)
-        axes.annotate(
-            "winner", (x, y), xytext=(-8, -16), textcoords="offset points", color="#2a9d4a", fontsize=9, ha="right"
-        )
+        if number == winner:
+            axes.scatter([x], [y], s=240, facecolors="none", edgecolors="#2a9d4a", linewidths=2.2, zorder=4)
 
 
 def _device(study: StudyView) -> str:
-    return str(study.identity.get("device", "")).removeprefix("device ")
+    return str(study.identity.get("device", ""))

@@ -78,9 +78,16 @@ class StudyView:
         raise StudyError(f"trial={number} is not in study={self.name!r}; it has {span}")
 
 
-def label(row: Row) -> str:
-    """A row's setting in a few words, for a plot."""
-    return row.spec.key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(" compute=float16", "")
+def label(study: StudyView, row: Row) -> str:
+    """A row's setting in a few words: the model's own dtype left out, a skip list by its name."""
+    key, _, skip = row.spec.key.partition(" skip=")
+    key = key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(f" compute={study.model.dtype.value}", "")
+    return f"{key} skip={skip_names(study.model).get(skip, skip)}" if skip else key
+
+
+def skip_names(model: ModelConfig) -> dict[str, str]:
+    """The names of a model's skip lists by how keys and tables write them."""
+    return {",".join(sorted(set(entries))): name for name, entries in model.skips.items()}
 
 
 def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | None = None) -> StudyView:

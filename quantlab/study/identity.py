@@ -32,7 +32,7 @@ def identity(
         "pipeline call and prompts": hashlib.sha256(call.encode()).hexdigest()[:16] + " " + call[:120],
         "score": json.dumps(dataclasses.asdict(score), sort_keys=True),
         "probe set": probe_fingerprint,
-        "device": ", ".join(f"{key} {provenance[key]}" for key in ("device", "threads") if key in provenance),
+        "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
     }
 

@@ -1,0 +1,77 @@
+"""Fixtures that several tests share: labs on the embedded pipelines, and a small pipeline with random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("QUANTLAB_CACHE")
+    os.environ["QUANTLAB_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["QUANTLAB_CACHE"]
+    else:
+        os.environ["QUANTLAB_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """A lab on tiny_sd3: 2 prompts x 2 timesteps, on the CPU."""
+    from quantlab import Lab
+
+    with Lab.open("tiny_sd3", "score=quick", device="cpu") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def outliers_lab():
+    """The same on tiny_sd3_outliers."""
+    from quantlab import Lab
+
+    with Lab.open("tiny_sd3_outliers", "score=quick", device="cpu") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an untrained Stable Diffusion 3 pipeline, with a VAE that can decode."""
+    from quantlab.tiny_sd3.architecture import save, untrained_pipeline
+
+    folder = tmp_path_factory.mktemp("random_sd3")
+    pipeline = untrained_pipeline(seed=1)
+    pipeline.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    save(pipeline, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished study of a few settings: anchors, three thresholds, two skip lists."""
+    from quantlab.cli import sweep
+    from quantlab.compose import compose
+
+    results = tmp_path_factory.mktemp("results")
+    config = compose(
+        "sweep",
+        [
+            f"results_dir={results}",
+            "study=small",
+            "device=cpu",
+            "score=quick",
+            "space.llm_int8_threshold=[0,3,6]",
+            "space.bnb_4bit_compute_dtype=[float16]",
+            "space.skip=[none,proj_out]",
+        ],
+    )
+    assert sweep.main(config) == 0
+    return results / "small"

@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     except QuantlabError as error:
         print(f"quantlab: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("quantlab: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

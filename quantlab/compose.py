@@ -25,7 +25,8 @@ def conf_dir() -> Path:
 
 def register_schemas() -> None:
     """Make the dataclasses of `quantlab.config` known to Hydra; conf/COMMAND.yaml builds on schema/COMMAND."""
-    os.environ["QUANTLAB_CONF_PARENT"] = str(conf_dir().parent)  # in a checkout sweeps/ is beside conf/
+    folder = conf_dir()  # in a checkout sweeps/ is beside it, in an installed package inside it
+    os.environ["QUANTLAB_SWEEPS_PARENT"] = str(folder if (folder / "sweeps").is_dir() else folder.parent)
     store = ConfigStore.instance()
     for command, (schema, _) in COMMANDS.items():
         store.store(group="schema", name=command, node=schema, package="_global_")

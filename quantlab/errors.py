@@ -36,7 +36,9 @@ class NothingQuantizedError(MeasurementError):
     """The skip list kept every layer, so that the setting is the reference under another name."""
 
 
-def unknown(field: str, value: object, choices: Iterable[object], error: type[QuantlabError] = ConfigError) -> QuantlabError:
+def unknown(
+    field: str, value: object, choices: Iterable[object], error: type[QuantlabError] = ConfigError
+) -> QuantlabError:
     """The error for a value that is not among the choices, with the nearest of them.
 
     Args:

@@ -7,7 +7,7 @@ with the same key are the same setting. Names and meanings are those of `diffuse
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -68,7 +68,7 @@ class Int8Spec:
 
     def __post_init__(self) -> None:
         value = self.threshold
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise ConfigError(f"llm_int8_threshold={value!r} must be a finite number of at least 0 (0: no outliers)")
         object.__setattr__(self, "threshold", float(value) + 0.0)
         object.__setattr__(self, "skip", _skip(self.skip))
@@ -78,7 +78,8 @@ class Int8Spec:
     def key(self) -> str:
         """Canonical name of the setting."""
         weight = " fp16_weight" if self.has_fp16_weight else ""
-        return f"llm_int8 t={self.threshold:g}{weight}{_skip_suffix(self.skip)}"
+        threshold = f"{self.threshold:g}" if float(f"{self.threshold:g}") == self.threshold else repr(self.threshold)
+        return f"llm_int8 t={threshold}{weight}{_skip_suffix(self.skip)}"
 
     def to_config(self) -> BitsAndBytesConfig:
         """A fresh config; diffusers changes the skip list of the one it is given, so never share it."""
@@ -215,12 +216,12 @@ def _columns(method: str, **given: Any) -> dict[str, Any]:
 
 
 def _skip(entries: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(entries, str):
+    if isinstance(entries, str) or not isinstance(entries, Iterable):
         raise ConfigError(f"skip={entries!r} must be a list of module names, such as [{entries}]")
     entries = tuple(entries)
     for entry in entries:
-        if not isinstance(entry, str) or not entry.strip():
-            raise ConfigError(f"skip entry {entry!r} must be the name of a module")
+        if not isinstance(entry, str) or not entry.strip() or "," in entry:
+            raise ConfigError(f"skip entry {entry!r} must be the name of one module")
     return tuple(sorted(set(entries)))
 
 

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two OpenMP programs on one core each otherwise spin against each other
+
+settings.register_profile("quantlab", deadline=None)  # how long an example takes says nothing on a shared machine
+settings.load_profile("quantlab")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from quantlab.config import COMMANDS
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
 
+_FREE = ("model.call.", "model.skips.")
+"""Where any name may stand: keyword arguments of the pipeline, and skip lists."""
+
 
 @contextlib.contextmanager
 def explained(command: str) -> Iterator[None]:
@@ -33,12 +36,16 @@ def explain(command: str, error: Exception) -> QuantlabError:
     if isinstance(error, MissingConfigException) and (found := re.search(r"'([^']+)/([^'/]+)'", text)):
         group, value = found.groups()
         return unknown(group, value, options(group))
-    if found := re.search(r"Could not (?:override|find) '([^']+)'", text) or re.search(r"Key '([^']+)' (?:is )?not in", text):
+    if found := re.search(r"Could not (?:override|find) '([^']+)'", text) or re.search(
+        r"Key '([^']+)' (?:is )?not in", text
+    ):
         field = found[1].partition("@")[0]
         names = list(dict.fromkeys(field_names(command) + groups()))
         last = getattr(cause, "full_key", None)
-        if isinstance(last, str) and last.endswith(field):
+        if isinstance(last, str) and (last.endswith(field) or last.startswith(f"{field}.")):
             field = last
+        if field.startswith(_FREE):
+            return ConfigError(f"{field!r} is not there yet; add it with +{field}=VALUE")
         near = nearest(field, names)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         parent = field.rpartition(".")[0]

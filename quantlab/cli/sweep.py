@@ -11,7 +11,7 @@ from quantlab.cli.report import print_front, write_report
 from quantlab.cli.show import console, outcome_line
 from quantlab.compose import to_yaml
 from quantlab.config import Sampler, SweepConfig
-from quantlab.errors import StudyError
+from quantlab.errors import ConfigError, StudyError
 from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.lab import Lab
@@ -23,6 +23,7 @@ from quantlab.search.finalists import draw_finalists
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec
+from quantlab.study.front import check_budget
 from quantlab.study.identity import identity
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore, study_folder
@@ -31,7 +32,12 @@ from quantlab.study.table import write_tables
 
 def main(config: SweepConfig) -> int:
     """Run or resume a study. Returns 0, or 1 where no setting keeps the budget or the user stopped it."""
+    if config.search.n_trials is not None and config.search.n_trials < 1:
+        raise ConfigError(f"search.n_trials={config.search.n_trials} must be at least 1, or null for all settings")
+    check_budget(config.budget)
     space = Space(config.space, config.model.skips)
+    if config.search.sampler is Sampler.grid:
+        space.grid()  # refuses a continuous space before a model is loaded
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder, make_sampler(config.search.sampler, config.search.seed)) as store:
         console.print(f"study {folder.name} in {folder}/")
@@ -39,8 +45,8 @@ def main(config: SweepConfig) -> int:
             console.print(f"a torn last line of the journal was cut off ({store.mended_bytes} bytes)")
         with Lab(config.model, config.score, config.device, folder / "probes.safetensors") as lab:
             fingerprint = lab.probe_set.fingerprint
-            store.claim(identity(config.model, config.score, lab.fingerprint, fingerprint, lab.provenance))
-            (folder / "config.yaml").write_text(to_yaml(config))
+            belongs = identity(config.model, config.score, lab.fingerprint, fingerprint, lab.provenance)
+            store.claim(belongs | space.identity())
             for name in config.space.skip:  # a typo in a skip list ends here, not in every trial that has it
                 lab.resolve(Int8Spec(skip=tuple(config.model.skips[name])))
             stopped = _search(config, store, lab, space)
@@ -51,6 +57,12 @@ def main(config: SweepConfig) -> int:
                 return 1
             _draw(config, store, lab)
         return _conclude(store, config)
+
+
+def _write_config(config: SweepConfig, folder: Path) -> None:
+    scratch = folder / ".config.yaml"
+    scratch.write_text(to_yaml(config))
+    scratch.replace(folder / "config.yaml")
 
 
 def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> bool:
@@ -79,6 +91,7 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
                     notes.update(dict.fromkeys(row.measurement.notes))
 
         driver = Driver(store, InProcess(lab), space, config.model, config.search, config.budget, report)
+        _write_config(config, store.folder)
         measured = driver.run()
         progress.update(task, description=f"{measured} measured now, {len(store.known())} in all")
     for note in notes:

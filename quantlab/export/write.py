@@ -57,9 +57,9 @@ def _snippet(study: StudyView, index: dict[str, Any]) -> str:
     on_cpu = "threads" in study.identity.get("device", "")
     component_class = index[model.component][1]
     dtype = model.dtype.value
-    load = f"""transformer = {component_class}.from_pretrained(
+    load = f"""{model.component} = {component_class}.from_pretrained(
     source, subfolder={model.component!r}, quantization_config=config, dtype=torch.{dtype}{options}
-)""".replace("transformer =", f"{model.component} =")
+)"""
     if on_cpu:
         imports += "from quantlab.models.cpu import bitsandbytes_on_cpu\n"
         body = "\n".join("    " + line for line in load.splitlines())
@@ -75,7 +75,9 @@ from diffusers import BitsAndBytesConfig, {component_class}, {index["_class_name
 config = BitsAndBytesConfig.from_dict(json.loads(Path(__file__).with_name("quantization_config.json").read_text()))
 source = {place}
 {load}
-pipe = {index["_class_name"]}.from_pretrained(source, {model.component}={model.component}, dtype=torch.{dtype}{options}){move}
+pipe = {index["_class_name"]}.from_pretrained(
+    source, {model.component}={model.component}, dtype=torch.{dtype}{options}
+){move}
 '''
 
 
@@ -116,8 +118,8 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
         f"{study.config.score.timesteps} timesteps, recorded from the reference's own denoising): {m.layers_quantized} "
         f"linear layers quantized, {m.layers_kept} kept. Peak memory by {m.peak_memory_source}. {versions}.",
         "",
-        f"Load it with `load.py`. `python -m quantlab verify study={study.name}` loads it the same way and compares its "
-        "outputs with the measured ones, bit for bit.",
+        f"Load it with `load.py`. `python -m quantlab verify study={study.name}` loads it the same way and compares "
+        "its outputs with the measured ones, bit for bit.",
         "",
     ]
     return "\n".join(lines)

@@ -7,11 +7,13 @@ as it is. Both are made at once and on the layer's device, never lazily in a for
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import bitsandbytes as bnb
 import torch
 from torch import nn
 
+from quantlab.errors import MeasurementError
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
 
 
@@ -54,6 +56,11 @@ def _(spec: Int8Spec, layer: nn.Linear) -> nn.Linear:
     )
     weight = layer.weight.data
     if spec.has_fp16_weight:
+        if weight.device.type != "cpu":
+            raise MeasurementError(
+                "llm_int8_has_fp16_weight=true cannot be loaded on a GPU: bitsandbytes' Int8Params loses its state on "
+                "the way there, so that from_pretrained gives a component that does not run"
+            )
         module.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=True)
     else:
         codes, scales, _ = bnb.functional.int8_vectorwise_quant(weight.contiguous().to(torch.float16))
@@ -103,14 +110,14 @@ def retune(spec: QuantSpec, module: nn.Linear, layer: nn.Linear) -> None:
 
 
 @retune.register
-def _(spec: Int8Spec, module: nn.Linear, layer: nn.Linear) -> None:
+def _(spec: Int8Spec, module: Any, layer: nn.Linear) -> None:
     module.state.threshold = spec.threshold
     module.state.use_pool = spec.threshold > 0 and not spec.has_fp16_weight
     _restore_bias(module, layer)
 
 
 @retune.register
-def _(spec: Int4Spec, module: nn.Linear, layer: nn.Linear) -> None:
+def _(spec: Int4Spec, module: Any, layer: nn.Linear) -> None:
     module.compute_dtype = getattr(torch, spec.compute_dtype)
     module.compute_type_is_set = True
     _restore_bias(module, layer)
@@ -128,5 +135,3 @@ def _restore_bias(module: nn.Linear, layer: nn.Linear) -> None:
 def is_quantized(module: nn.Module) -> bool:
     """Whether a module is one of bitsandbytes' quantized linear layers."""
     return isinstance(module, bnb.nn.Linear8bitLt | bnb.nn.Linear4bit)
-
-

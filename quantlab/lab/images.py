@@ -25,4 +25,4 @@ def image_scores(images: list[Image], references: list[Image]) -> dict[str, floa
 
 
 def _to_tensor(image: Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].double() / 255

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from PIL import Image
 
 from quantlab.config import Device, ModelConfig, ScoreConfig
 from quantlab.errors import ConfigError, MeasurementError, OutOfMemoryError
@@ -25,7 +27,6 @@ from quantlab.models.load import component_of, load_pipeline, resolve_device
 from quantlab.spec import QuantSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import nn
 
 
@@ -47,7 +48,9 @@ class Lab:
         ...     lab.measure(Int4Spec(quant_type="nf4")).snr_db  # doctest: +SKIP
     """
 
-    def __init__(self, model: ModelConfig, score: ScoreConfig, device: Device = Device.auto, probes: Path | None = None):
+    def __init__(
+        self, model: ModelConfig, score: ScoreConfig, device: Device = Device.auto, probes: Path | None = None
+    ):
         if score.warmup < 1:
             raise ConfigError(f"score.warmup={score.warmup} must be at least 1")
         self.model = model
@@ -75,7 +78,9 @@ class Lab:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -110,6 +115,7 @@ class Lab:
             memory_bytes = held_bytes(self.component)
             return self._measurement(spec, resolution, result, memory_bytes, start)
         except (torch.OutOfMemoryError, MemoryError) as error:
+            traceback.clear_frames(error.__traceback__)  # their tensors would be held, and counted below
             self._bank.clear()
             self._collect()
             message = " ".join(str(error).split())
@@ -123,7 +129,7 @@ class Lab:
                 raise OutOfMemoryError(f"out of memory: {' '.join(str(error).split())[:160]}") from None
             raise MeasurementError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
 
-    def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image:
+    def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
         """The pipeline's image for a prompt with the component under a spec."""
         self._bank.assemble(spec)
         image = probe_sets.call_pipeline(self.pipeline, self.model, prompt, seed, output_type="np")[0]
@@ -180,9 +186,5 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
-def _to_pil(image: Any) -> Image:
-    from PIL import Image as pil
-
-    return pil.fromarray((image * 255).round().clip(0, 255).astype(np.uint8))
-
-
+def _to_pil(image: Any) -> Image.Image:
+    return Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
@@ -72,7 +73,7 @@ def peak_above_start(forward: Callable[[], object], device: torch.device) -> tup
         forward()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before, "CUDA caching allocator"
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, _allocations_only():
         forward()
     held = peak = 0
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -80,6 +81,17 @@ def peak_above_start(forward: Callable[[], object], device: torch.device) -> tup
         held += event.nbytes()
         peak = max(peak, held)
     return peak, "CPU allocator events"
+
+
+@contextlib.contextmanager
+def _allocations_only() -> Iterator[None]:
+    """Keep the profiler from recording operators as well, which takes longer than a small forward itself."""
+    switch = getattr(torch.autograd, "_enable_record_function", lambda enabled: None)
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(True)
 
 
 def settled_bytes(device: torch.device) -> int:

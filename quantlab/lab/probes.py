@@ -128,7 +128,7 @@ def digest(tensors: Iterator[torch.Tensor] | list[torch.Tensor]) -> str:
     sha = hashlib.sha256()
     for tensor in tensors:
         sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
+        sha.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data)
     return sha.hexdigest()
 
 
@@ -161,18 +161,18 @@ def load(path: Path, device: torch.device) -> ProbeSet:
     Raises:
         StudyError: where the file is damaged.
     """
+    probes = []
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             stored = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: stored[first] for name, first in json.loads(metadata["alias"]).items()}
+        for i, entry in enumerate(json.loads(metadata["plain"])):
+            inputs = _unflatten(entry["inputs"], f"{i}.inputs", tensors)
+            probes.append(Probe(entry["prompt"], entry["step"], entry["timestep"], inputs, tensors[f"{i}.output"]))
     except Exception as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the probe set again") from error
-    tensors = {name: stored[first] for name, first in json.loads(metadata["alias"]).items()}
-    probes = []
-    for i, entry in enumerate(json.loads(metadata["plain"])):
-        inputs = _unflatten(entry["inputs"], f"{i}.inputs", tensors)
-        probes.append(Probe(entry["prompt"], entry["step"], entry["timestep"], inputs, tensors[f"{i}.output"]))
-    if _fingerprint(probes) != metadata["fingerprint"]:
+    if _fingerprint(probes) != metadata.get("fingerprint"):
         raise StudyError(f"{path} does not hold what was recorded; remove it to record the probe set again")
     return ProbeSet(tuple(probes), metadata["fingerprint"])
 

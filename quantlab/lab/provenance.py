@@ -43,9 +43,7 @@ def model_fingerprint(model: ModelConfig) -> str:
 
         patterns = ["*.json", "*/*.json", "*/*.safetensors"]
         root = Path(
-            snapshot_download(
-                source.location, revision=model.revision, allow_patterns=patterns, local_files_only=True
-            )
+            snapshot_download(source.location, revision=model.revision, allow_patterns=patterns, local_files_only=True)
         )
     sha = hashlib.sha256()
     for file in sorted([*root.glob("*/*.safetensors"), *root.glob("*.json"), *root.glob("*/*.json")]):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,9 +38,22 @@ class Replay:
     output_sha256: str
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of what is timed, as `timeit` does."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 @torch.no_grad()
 def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warmup: int = 1) -> Replay:
-    """Run the component on every probe, after ``warmup`` forwards of the first; the first of these is watched for memory.
+    """Run the component on every probe, after ``warmup`` forwards of the first; the very first is watched for memory.
 
     Raises:
         NonFiniteOutputError: at the first output with NaN or infinity in it.

@@ -21,8 +21,8 @@ def bitsandbytes_on_cpu() -> Iterator[None]:
     from diffusers.quantizers import auto
     from diffusers.quantizers.bitsandbytes import BnB4BitDiffusersQuantizer, BnB8BitDiffusersQuantizer
 
-    def on_cpu(quantizer: type) -> type:
-        class OnCpu(quantizer):
+    def on_cpu(quantizer: Any) -> Any:
+        class OnCpu(quantizer):  # type: ignore[misc]
             def validate_environment(self, *args: Any, **kwargs: Any) -> None:
                 """Accept a machine without a GPU."""
 

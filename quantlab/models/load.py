@@ -62,7 +62,9 @@ def component_of(pipeline: DiffusionPipeline, model: ModelConfig) -> ModelMixin:
         return models[model.component]
     if model.component in pipeline.components:
         kind = type(pipeline.components[model.component]).__name__
-        raise ConfigError(f"model.component={model.component!r} is a {kind}, no diffusers model; choose from {', '.join(models)}")
+        raise ConfigError(
+            f"model.component={model.component!r} is a {kind}, no diffusers model; choose from {', '.join(models)}"
+        )
     raise unknown("model.component", model.component, models)
 
 

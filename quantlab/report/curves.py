@@ -15,7 +15,7 @@ def plot_thresholds(study: StudyView) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     snr, latency = figure.subplots(1, 2, sharex=True)
     names = skip_names(study.model)
-    for index, (skip, group) in enumerate(data.groupby("skip")):
+    for index, (skip, group) in enumerate((str(s), g) for s, g in data.groupby("skip")):
         group = group.sort_values("llm_int8_threshold")
         detecting = group[group["llm_int8_threshold"] > 0]
         off = group[group["llm_int8_threshold"] == 0]
@@ -65,7 +65,7 @@ def skip_effects(study: StudyView) -> pd.DataFrame:
     data = study.distinct
     data = data[data["method"] != "reference"].copy()
     settings = [c for c in data.columns if c.startswith(("llm_int8", "bnb_4bit"))] + ["method"]
-    data["setting"] = data[settings].astype(str).agg("|".join, axis=1)
+    data["setting"] = [str(values) for values in data[settings].itertuples(index=False)]
     data["form"] = data["bnb_4bit_quant_type"].fillna("int8").astype(str)
     plain = data[data["skip"] == ""].set_index("setting")
     kept = data[(data["skip"] != "") & data["setting"].isin(plain.index)].copy()
@@ -77,4 +77,3 @@ def skip_effects(study: StudyView) -> pd.DataFrame:
     kept["memory_cost_mb"] = added / 1e6
     kept["skip"] = kept["skip"].map(lambda skip: skip_names(study.model).get(skip, skip))
     return kept.groupby(["skip", "form"], as_index=False)[["snr_gain_db", "memory_cost_mb"]].mean()
-

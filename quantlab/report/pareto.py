@@ -42,8 +42,8 @@ def plot_pareto(study: StudyView) -> Figure:
     left.set_xlabel("memory held by the component, MB")
     right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
     left.set_ylabel("prediction SNR, dB")
-    left.legend(loc="upper left", fontsize=8)
-    figure.suptitle(f"{study.name}: {len(settings)} settings, {int(data['pareto'].sum())} on the front")
+    left.legend(loc="center left", fontsize=8)
+    figure.suptitle(f"{study.name}: {len(settings)} settings, {int(settings['pareto'].sum())} on the front")
     return figure
 
 
@@ -72,9 +72,12 @@ def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> No
 
 def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
     """Name the anchors and the winner, each label beside its point and clear of the labels before it."""
-    places = {n: (x * scale, y) for n, x, y in zip(settings["number"], settings[column], settings["snr_db"], strict=True)}
+    places = {
+        n: (x * scale, y) for n, x, y in zip(settings["number"], settings[column], settings["snr_db"], strict=True)
+    }
     winner = study.winner.row.number if study.winner else None
-    named = sorted((n for n in {*study.anchor_numbers, winner} if n in places), key=lambda n: places[n][1])
+    wanted = {*study.anchor_numbers} | ({winner} if winner is not None else set())
+    named = sorted((n for n in wanted if n in places), key=lambda n: places[n][1])
     floor = -float("inf")
     height = float(settings["snr_db"].max() - settings["snr_db"].min()) or 1.0
     for number in named:
@@ -89,6 +92,7 @@ def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, s
             fontsize=8,
             color=colour,
             va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
         )
         if number == winner:

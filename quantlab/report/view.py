@@ -109,9 +109,7 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         winner, why_none = choose(rows, budget, config.rule if rule in (None, Rule.auto) else rule), None
     except StudyError as error:
         winner, why_none = None, str(error)
-    return StudyView(
-        store.folder, config, rows, table(rows), winner, why_none, store.optuna_study, store.identity
-    )
+    return StudyView(store.folder, config, rows, table(rows), winner, why_none, store.optuna_study, store.identity)
 
 
 def open_study(name: str, results_dir: str = "results") -> StudyView:

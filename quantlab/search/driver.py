@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from types import FrameType
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
+from quantlab.errors import StudyError
 from quantlab.measurement import Measurement, Outcome
 from quantlab.search.anchors import anchors
 from quantlab.search.executor import Executor
@@ -21,7 +24,7 @@ from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
 REPEATS_IN_A_ROW = 50
-"""A sampler that proposes only known settings for this long has nothing left to say."""
+"""A sampler that proposes only known settings for this long has nothing left to say; the grid has the rest."""
 
 Report = Callable[[Row, bool], None]
 
@@ -37,6 +40,9 @@ class Driver:
         search: sampler and number of settings.
         budget: limits that become constraints of the trials.
         report: called with each row, and whether it was measured now.
+
+    Raises:
+        StudyError: for budgets other than those of the study's trials, where the sampler is gp.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class Driver:
         self._report = report
         self._known = store.known()
         self._stop = False
+        if search.sampler is Sampler.gp:
+            self._check_constraints()
 
     @property
     def stopped(self) -> bool:
@@ -73,6 +81,8 @@ class Driver:
         before = len(self._known)
         with self._ends_after_trial():
             again = self._store.interrupted()
+            while self._store.has_waiting and not self._stop:
+                self._run_trial(self._store.optuna_study.ask())
             for number, spec in enumerate(self._anchors):
                 if self._stop:
                     break
@@ -117,6 +127,8 @@ class Driver:
             measured = self._run_trial(self._store.optuna_study.ask())
             inside += measured
             repeats = 0 if measured else repeats + 1
+        if math.isfinite(self._space.size()):  # what a sampler that repeats itself leaves out
+            self._run_grid()
 
     def _run_fixed(self, params: Params) -> None:
         spec = self._space.spec(params)
@@ -142,6 +154,18 @@ class Driver:
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
         return violations(outcome, self._budget) if isinstance(outcome, Measurement) else {}
+
+    def _check_constraints(self) -> None:
+        """Optuna's GPSampler wants the same constraints on every trial of a study."""
+        now = sorted(f"budget.{name}" for name, limit in vars(self._budget).items() if limit is not None)
+        for trial in self._store.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            before = sorted(f"budget.{name}" for name in trial.constraints)
+            if before != now:
+                raise StudyError(
+                    f"search.sampler='gp' needs the same budgets throughout a study; study={self._store.folder.name!r} "
+                    f"has trials with {', '.join(before) or '(none)'}, now there is {', '.join(now) or '(none)'}; "
+                    "choose tpe, nsga2 or random, or another study=NAME"
+                )
 
     @contextmanager
     def _ends_after_trial(self) -> Iterator[None]:

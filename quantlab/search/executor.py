@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from quantlab.errors import QuantlabError
-from quantlab.lab import Lab
 from quantlab.measurement import Failure, Outcome
 from quantlab.spec import QuantSpec
+
+if TYPE_CHECKING:
+    from quantlab.lab import Lab
 
 
 class Executor(Protocol):
     """Measures specs somewhere."""
 
     def submit(self, spec: QuantSpec) -> Future[Outcome]:
-        """Begin to measure a spec; the future holds a measurement or a recorded failure and never an error of a trial."""
+        """Begin to measure a spec; the future holds a measurement or a recorded failure, never a trial's error."""
         ...
 
 

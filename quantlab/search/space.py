@@ -64,6 +64,17 @@ class Space:
         for params in self._corners():
             self.spec(params)
 
+    def identity(self) -> dict[str, str]:
+        """What a study's parameters mean; Optuna cannot change a parameter's choices within a study."""
+        found = {}
+        for name, distribution in self.distributions.items():
+            if isinstance(distribution, FloatDistribution):
+                found[f"space.{name}"] = f"from {distribution.low:g} to {distribution.high:g}"
+            else:
+                choices = [f"{c}={self._skips[c]}" if name == "skip" else str(c) for c in self._choices(name)]
+                found[f"space.{name}"] = f"[{', '.join(choices)}]"
+        return found
+
     def suggest(self, trial: optuna.Trial) -> Params:
         """Draw every parameter of a trial."""
         drawn: Params = {}
@@ -79,7 +90,7 @@ class Space:
         """The setting that parameters stand for."""
         skip = tuple(self._skips[params["skip"]])
         if params["method"] == _INT8:
-            threshold = params.get("llm_int8_threshold", 0.0) if params.get(_OUTLIERS, True) else 0.0
+            threshold = round(params["llm_int8_threshold"], 2) if params.get(_OUTLIERS, True) else 0.0
             return Int8Spec(threshold, skip, params["llm_int8_has_fp16_weight"])
         return Int4Spec(
             params["bnb_4bit_quant_type"],
@@ -149,7 +160,7 @@ class Space:
                 "llm_int8_threshold_range, which holds the other values"
             )
         self.distributions[_OUTLIERS] = CategoricalDistribution((True, False) if config.llm_int8_threshold else (True,))
-        self.distributions["llm_int8_threshold"] = FloatDistribution(*bounds)
+        self.distributions["llm_int8_threshold"] = FloatDistribution(bounds[0], bounds[1])
 
     def _corners(self) -> Iterator[Params]:
         """Every combination of choices, a continuous threshold at its ends."""

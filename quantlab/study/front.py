@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from quantlab.config import BudgetConfig, Rule
-from quantlab.errors import StudyError
+from quantlab.errors import ConfigError, StudyError
 from quantlab.measurement import Measurement
 from quantlab.spec import ReferenceSpec
 from quantlab.study.rows import Row
+
+_RULES: dict[Rule, tuple[Callable[[Measurement], float], str]] = {
+    Rule.max_snr: (lambda m: -m.snr_db, "the highest SNR"),
+    Rule.min_memory: (lambda m: m.memory_bytes, "the least memory"),
+    Rule.min_latency: (lambda m: m.latency_ms, "the lowest latency"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,13 @@ def front(rows: Sequence[Row]) -> list[Row]:
     return [row for _, _, row in sorted(members, key=lambda member: member[:2])]
 
 
+def check_budget(budget: BudgetConfig) -> None:
+    """Raise `ConfigError` for a limit that is not a number, which every setting would miss."""
+    for name, limit in vars(budget).items():
+        if limit is not None and math.isnan(limit):
+            raise ConfigError(f"budget.{name}={limit!r} must be a number")
+
+
 def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, float]:
     """By how much a measurement misses each budget that is set, in the budget's unit; 0 and below is within."""
     missed = {}
@@ -61,7 +75,9 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
 
     Raises:
         StudyError: where nothing was measured, or nothing keeps the budget: then it names the nearest setting.
+        ConfigError: for a limit that is not a number.
     """
+    check_budget(budget)
     candidates = [(row, m) for row, m in measured(rows) if not isinstance(row.spec, ReferenceSpec)]
     if not candidates:
         raise StudyError("no quantized setting has been measured yet, so there is no winner")
@@ -76,15 +92,11 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     if rule is Rule.knee:
         row, m = pairs[_knee([m for _, m in pairs])]
         reason = (
-            f"it is the knee {where}: nearest to the best SNR, memory and latency at once, each scaled to its range there"
+            f"it is the knee {where}: nearest to the best SNR, memory and latency at once, each scaled to its range"
         )
     else:
-        key, words = {
-            Rule.max_snr: (lambda m: -m.snr_db, "the highest SNR"),
-            Rule.min_memory: (lambda m: m.memory_bytes, "the least memory"),
-            Rule.min_latency: (lambda m: m.latency_ms, "the lowest latency"),
-        }[rule]
-        row, m = min(pairs, key=lambda pair: (key(pair[1]), pair[1].memory_bytes))
+        cost, words = _RULES[rule]
+        row, m = min(pairs, key=lambda pair: (cost(pair[1]), pair[1].memory_bytes))
         reason = f"it has {words} {where}"
     reason += f" ({m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms)"
     reference = next((m for r, m in measured(rows) if isinstance(r.spec, ReferenceSpec)), None)

@@ -17,7 +17,8 @@ def identity(
     """The fields that must not change between the sessions of a study, as plain JSON types.
 
     Args:
-        model, score: configuration of the study.
+        model: the pipeline.
+        score: what is measured.
         model_fingerprint: digest of the pipeline's files.
         probe_fingerprint: digest of the probe set.
         provenance: device and library versions.

@@ -9,9 +9,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 
 METRICS = ("snr_db", "memory_bytes", "latency_ms")
-DIRECTIONS = ("maximize", "minimize", "minimize")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+
+STALE_LOCK_S = 3
+"""A lock of Optuna's that is this old was left by a kill: appending takes milliseconds. Optuna itself waits 30 s."""
 
 
 def mend(path: Path) -> int:
@@ -31,9 +35,17 @@ def mend(path: Path) -> int:
 
 
 def open_journal(path: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-    """The Optuna study in a journal file, made where it is new."""
+    """The Optuna study in a journal file, made where it is new.
+
+    Raises:
+        ValueError: where the file holds a study of another name.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+    lock = JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S)
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    held = optuna.get_all_study_names(storage)
+    if held and name not in held:
+        raise ValueError(f"it holds study {held[0]!r}, so its folder must be called that, not {name!r}")
     study = optuna.create_study(
         study_name=name, storage=storage, sampler=sampler, directions=list(DIRECTIONS), load_if_exists=True
     )

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from quantlab.errors import ConfigError, StudyError, nearest
 from quantlab.measurement import Failure, Measurement, Outcome
-from quantlab.spec import QuantSpec, to_dict
+from quantlab.spec import QuantSpec, from_dict, to_dict
 from quantlab.study.identity import check_identity
 from quantlab.study.journal import mend, open_journal
 from quantlab.study.rows import (
@@ -86,15 +86,16 @@ class StudyStore:
             known = sorted(p.parent.name for p in Path(results_dir).glob("*/journal.log"))
             near = nearest(name, known)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise StudyError(
-                f"study={name!r} is not in results_dir={results_dir!r}; choose from {', '.join(known) or '(none)'}.{hint}"
-            )
+            choices = ", ".join(known) or "(none)"
+            raise StudyError(f"study={name!r} is not in results_dir={results_dir!r}; choose from {choices}.{hint}")
         return cls(folder)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lock.release()
 
     def claim(self, identity: dict[str, Any]) -> None:
@@ -145,7 +146,9 @@ class StudyStore:
         """Write down what a trial is about to measure, so that a kill leaves a trace."""
         trial.set_user_attr(SPEC, to_dict(spec))
 
-    def finish(self, trial: optuna.Trial, outcome: Outcome, repeat_of: int | None, violations: dict[str, float]) -> None:
+    def finish(
+        self, trial: optuna.Trial, outcome: Outcome, repeat_of: int | None, violations: dict[str, float]
+    ) -> None:
         """Tell Optuna what came of a trial.
 
         Args:
@@ -166,14 +169,28 @@ class StudyStore:
             self.optuna_study.tell(trial, state=TrialState.FAIL)
 
     def interrupted(self) -> list[dict[str, Any]]:
-        """Close the trials that a kill left open as failed; the parameters of each, to be asked again."""
-        again = []
+        """Close the trials that a kill left open as failed.
+
+        Returns:
+            Parameters of every setting that was interrupted, now or earlier, and has not been measured since.
+        """
         for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             open_trial = optuna.Trial(self.optuna_study, trial._trial_id)
             if SPEC in trial.user_attrs:
                 reason = "the process ended during the trial; it was asked again"
-                failure = Failure("", INTERRUPTED, reason)
+                failure = Failure(from_dict(trial.user_attrs[SPEC]).key, INTERRUPTED, reason)
                 open_trial.set_user_attr(OUTCOME, outcome_to_dict(failure))
-                again.append(dict(trial.params))
             self.optuna_study.tell(open_trial, state=TrialState.FAIL)
-        return again
+        known = self.known()
+        interrupted = {
+            row.number
+            for row in self.rows()
+            if isinstance(row.outcome, Failure) and row.outcome.kind == INTERRUPTED and row.spec.key not in known
+        }
+        trials = self.optuna_study.get_trials(deepcopy=False)
+        return [dict(trial.params) for trial in trials if trial.number in interrupted]
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a trial is enqueued that a kill kept from being asked."""
+        return bool(self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

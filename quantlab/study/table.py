@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from quantlab.measurement import Failure, Measurement
+from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
 from quantlab.study.rows import Row
 
@@ -29,6 +30,10 @@ _MEASURED = (
     "parameters_quantized",
     "parameters_kept",
     "output_sha256",
+)
+_COLUMNS = (
+    *("number", "state", "key", *ReferenceSpec().columns(), *_MEASURED),
+    *("psnr_db", "ssim", "pareto", "repeat_of", "failure", "notes"),
 )
 
 
@@ -56,8 +61,8 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             "notes": "; ".join(m.notes) if isinstance(m, Measurement) else "",
         }
         lines.append(line)
-    frame = pd.DataFrame(lines)
-    return frame.astype(_dtypes(frame)) if lines else frame
+    frame = pd.DataFrame(lines, columns=list(_COLUMNS))
+    return frame.astype(_dtypes(frame))
 
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:

@@ -29,7 +29,7 @@ def words() -> list[str]:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer whose merges spell the caption words, one token a word."""
+    """A byte-pair tokenizer whose merges spell the caption words, one token a word (several for "triangle")."""
     tokens = [*string.ascii_lowercase, *(f"{c}</w>" for c in string.ascii_lowercase)]
     merges: list[tuple[str, str]] = []
     for word in words():

@@ -6,6 +6,7 @@ divided by it. The float output stays; the activations that a quantized layer se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -24,7 +25,9 @@ FACTOR = 32.0
 _WEIGHTS = Path("transformer") / "diffusion_pytorch_model.safetensors"
 
 
-def add_outliers(weights: dict[str, torch.Tensor], channels: tuple[int, ...] = CHANNELS, factor: float = FACTOR) -> None:
+def add_outliers(
+    weights: dict[str, torch.Tensor], channels: tuple[int, ...] = CHANNELS, factor: float = FACTOR
+) -> None:
     """Rescale the weights of an SD3 transformer in place.
 
     Args:
@@ -63,15 +66,15 @@ def outliers_folder(original: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=cache))
     except OSError as error:
-        raise ModelError(f"QUANTLAB_CACHE={str(cache)!r} cannot be written ({error.strerror}); set it to a folder that can") from None
+        raise ModelError(
+            f"QUANTLAB_CACHE={str(cache)!r} cannot be written ({error.strerror}); set it to a folder that can"
+        ) from None
     copy = scratch / "pipeline"
     shutil.copytree(original, copy)
     weights = load_file(copy / _WEIGHTS)
     add_outliers(weights)
     save_file(weights, copy / _WEIGHTS, metadata={"format": "pt"})
-    try:
+    with contextlib.suppress(OSError):  # another process may have been first
         copy.rename(folder)
-    except OSError:  # another process was first
-        pass
     shutil.rmtree(scratch, ignore_errors=True)
     return folder

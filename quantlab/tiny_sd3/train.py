@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -73,7 +73,7 @@ def _lr(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def train_vae(vae: nn.Module, codes: torch.Tensor, recipe: Recipe, log: Log) -> None:
+def train_vae(vae: AutoencoderKL, codes: torch.Tensor, recipe: Recipe, log: Log) -> None:
     """Fit the VAE to drawn scenes and set its latents' shift and scale; ``codes`` is (n, 6) on the device."""
     device = codes.device
     generator = torch.Generator(device).manual_seed(recipe.seed + 1)
@@ -111,7 +111,7 @@ def train_vae(vae: nn.Module, codes: torch.Tensor, recipe: Recipe, log: Log) -> 
 
 @torch.no_grad()
 def _encode(
-    vae: nn.Module, codes: torch.Tensor, count: int, generator: torch.Generator
+    vae: AutoencoderKL, codes: torch.Tensor, count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw ``count`` scenes: their rows in ``codes``, and their latents as the transformer sees them."""
     picked = torch.randint(len(codes), (count,), generator=generator, device=codes.device)
@@ -144,7 +144,9 @@ class Captions:
         return torch.cat([clip, t5], dim=-2), torch.cat([one[0], two[0]], dim=-1)
 
 
-def train_flow(pipe: StableDiffusion3Pipeline, codes: torch.Tensor, captions: list[str], recipe: Recipe, log: Log) -> None:
+def train_flow(
+    pipe: StableDiffusion3Pipeline, codes: torch.Tensor, captions: list[str], recipe: Recipe, log: Log
+) -> None:
     """Fit transformer and text encoders; their exponential moving averages are left in the pipeline."""
     device = codes.device
     generator = torch.Generator(device).manual_seed(recipe.seed + 2)
@@ -233,7 +235,9 @@ def train(recipe: Recipe, out: Path, device: torch.device) -> Log:
     train_flow(pipe, codes, [scene.caption for scene in scenes], recipe, log)
     save(pipe, out)
     log.total = 64
-    log.correct = count_correct(StableDiffusion3Pipeline.from_pretrained(out, dtype=torch.float16).to(device), log.total)
+    log.correct = count_correct(
+        StableDiffusion3Pipeline.from_pretrained(out, dtype=torch.float16).to(device), log.total
+    )
     print(f"{log.correct} of {log.total} held-out captions drawn right", flush=True)
     (out / "training.json").write_text(json.dumps({"recipe": asdict(recipe), "log": asdict(log)}, indent=1) + "\n")
     (out / "README.md").write_text(model_card(asdict(recipe), asdict(log)))

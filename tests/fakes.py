@@ -1,0 +1,129 @@
+"""A measuring device without a model: numbers that depend on the setting alone."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig, SpaceConfig
+from quantlab.measurement import Failure, Measurement, Outcome
+from quantlab.search.driver import Driver
+from quantlab.search.samplers import make_sampler
+from quantlab.search.space import Space
+from quantlab.spec import QuantSpec, ReferenceSpec
+from quantlab.study.rows import Row
+from quantlab.study.store import StudyStore
+
+MODEL = ModelConfig(name="fake", skips={"none": [], "attn": ["attn"], "ff": ["ff"]})
+
+
+def small_space(**changes: object) -> SpaceConfig:
+    """14 settings: 3 thresholds and 2 quant types x 2 double quantization, each with 2 skip lists."""
+    values: dict[str, object] = {
+        "method": ["llm_int8", "bnb_4bit"],
+        "llm_int8_threshold": [0, 3, 6],
+        "bnb_4bit_quant_type": ["nf4", "fp4"],
+        "bnb_4bit_use_double_quant": [False, True],
+        "bnb_4bit_compute_dtype": ["float16"],
+        "skip": ["none", "attn"],
+    }
+    return SpaceConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def fake_measurement(key: str, snr_db: float, memory_bytes: int, latency_ms: float) -> Measurement:
+    """A measurement with three objectives; the rest follows from them."""
+    return Measurement(
+        key=key,
+        snr_db=snr_db,
+        rel_l2=10 ** (-snr_db / 20),
+        cosine=1 - 10 ** (-snr_db / 10),
+        probes=[{"prompt": 0, "step": 0, "timestep": 500.0, "signal": 1.0, "error": 10 ** (-snr_db / 10)}],
+        memory_bytes=memory_bytes,
+        bits_per_weight=4.5,
+        peak_memory_bytes=2 * memory_bytes,
+        peak_memory_source="none",
+        latency_ms=latency_ms,
+        latency_iqr_ms=0.25,
+        forward_s=0.5,
+        wall_s=0.75,
+        layers_quantized=3,
+        layers_kept=1,
+        parameters_quantized=3000,
+        parameters_kept=1000,
+        output_sha256=hashlib.sha256(key.encode()).hexdigest(),
+        notes=["a note"],
+        provenance={"device": "fake", "versions": {}},
+    )
+
+
+def numbers(spec: QuantSpec) -> Measurement:
+    """The same measurement for the same setting, in every process."""
+    digest = hashlib.sha256(spec.key.encode()).digest()
+    if isinstance(spec, ReferenceSpec):
+        return fake_measurement(spec.key, 100.0, 10_000_000, 50.0)
+    return fake_measurement(spec.key, 10 + digest[0] / 8, 1_000_000 + 10_000 * digest[1], 20 + digest[2] / 4)
+
+
+class FakeExecutor:
+    """Keeps a list of what it was asked; ``act`` is called with the spec and how many came before."""
+
+    def __init__(self, act: Callable[[QuantSpec, int], Outcome | None] | None = None) -> None:
+        self.keys: list[str] = []
+        self._act = act
+
+    def submit(self, spec: QuantSpec) -> Future[Outcome]:
+        before = len(self.keys)
+        self.keys.append(spec.key)
+        outcome = self._act(spec, before) if self._act else None
+        future: Future[Outcome] = Future()
+        future.set_result(outcome or numbers(spec))
+        return future
+
+
+def failing(*keys: str) -> Callable[[QuantSpec, int], Outcome | None]:
+    """An action that fails for some settings."""
+    return lambda spec, before: Failure(spec.key, "OutOfMemoryError", "out of memory") if spec.key in keys else None
+
+
+def session(
+    folder: Path,
+    executor: FakeExecutor,
+    sampler: Sampler = Sampler.grid,
+    n_trials: int | None = None,
+    space: SpaceConfig | None = None,
+    budget: BudgetConfig | None = None,
+    model: ModelConfig = MODEL,
+) -> tuple[Driver, list[Row]]:
+    """One run of the driver over a study's folder, as ``quantlab sweep`` does it; the rows afterwards."""
+    search = SearchConfig(sampler=sampler, n_trials=n_trials)
+    with StudyStore(folder, make_sampler(sampler, seed=0)) as store:
+        driver = Driver(
+            store,
+            executor,
+            Space(space or small_space(), model.skips),
+            model,
+            search,
+            budget or BudgetConfig(),
+            lambda row, measured: None,
+        )
+        driver.run()
+        return driver, store.rows()
+
+
+def main(folder: str, pause_s: str) -> None:
+    """A slow study in a process of its own, for tests that kill it."""
+
+    def pause(spec: QuantSpec, before: int) -> None:
+        time.sleep(float(pause_s))
+
+    session(Path(folder), FakeExecutor(pause))
+    print("finished", flush=True)
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(*sys.argv[1:])

@@ -1,0 +1,242 @@
+import gc
+import weakref
+
+import pytest
+import torch
+
+from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
+from quantlab.errors import ConfigError, MeasurementError, NonFiniteOutputError, OutOfMemoryError
+from quantlab.lab.replay import replay
+from quantlab.measurement import snr_db
+
+
+def test_on_outliers_detecting_them_gains_at_least_6_db(outliers_lab):
+    gain = outliers_lab.measure(Int8Spec(6)).snr_db - outliers_lab.measure(Int8Spec(0)).snr_db
+    assert gain >= 6
+
+
+def test_on_the_plain_pipeline_the_threshold_of_6_gains_less_than_on_outliers(lab, outliers_lab):
+    def gain(lab):
+        return lab.measure(Int8Spec(6)).snr_db - lab.measure(Int8Spec(0)).snr_db
+
+    assert gain(outliers_lab) > gain(lab) + 3
+
+
+def test_rescaling_leaves_the_float16_output_as_it_was(lab, outliers_lab):
+    result = replay(outliers_lab.assemble(ReferenceSpec()), lab.probe_set, lab.device)
+    signal = sum(probe["signal"] for probe in result.probes)
+    error = sum(probe["error"] for probe in result.probes)
+    assert 50 <= snr_db(signal, error) < 100
+
+
+def test_rescaling_makes_activations_that_reach_far_above_a_threshold_of_6(lab, outliers_lab):
+    def largest(lab):
+        found = []
+        layer = lab.assemble(ReferenceSpec()).get_submodule("transformer_blocks.2.attn.to_q")
+        handle = layer.register_forward_pre_hook(lambda _, args: found.append(args[0].abs().max().item()))
+        try:
+            replay(lab.component, lab.probe_set, lab.device)
+        finally:
+            handle.remove()
+        return max(found)
+
+    assert largest(outliers_lab) > 4 * largest(lab)
+    assert largest(outliers_lab) > 12
+
+
+def test_nf4_is_above_fp4(lab):
+    assert lab.measure(Int4Spec("nf4")).snr_db > lab.measure(Int4Spec("fp4")).snr_db
+
+
+@pytest.mark.parametrize("name", ["attn", "ends"])
+def test_keeping_layers_raises_snr(lab, name):
+    plain, kept = Int4Spec(), Int4Spec(skip=tuple(lab.model.skips[name]))
+    assert lab.measure(kept).snr_db > lab.measure(plain).snr_db
+    assert lab.measure(kept).memory_bytes > lab.measure(plain).memory_bytes
+
+
+def test_int8_is_above_nf4_and_holds_more(lab):
+    int8, nf4 = lab.measure(Int8Spec(6)), lab.measure(Int4Spec())
+    assert int8.snr_db > nf4.snr_db
+    assert int8.memory_bytes > nf4.memory_bytes
+
+
+def test_overall_figures_follow_from_those_of_the_probes(lab):
+    row = lab.measure(Int4Spec())
+    signal, error = (sum(probe[name] for probe in row.probes) for name in ("signal", "error"))
+    assert row.snr_db == pytest.approx(10 * torch.log10(torch.tensor(signal / error, dtype=torch.float64)).item())
+    assert row.rel_l2 == pytest.approx((error / signal) ** 0.5)
+    assert row.cosine == pytest.approx(1 - row.rel_l2**2 / 2, abs=row.rel_l2**2 / 2)
+    by_timestep = row.snr_db_by_timestep
+    assert len(by_timestep) == 2
+    assert list(by_timestep) == sorted(by_timestep, reverse=True)
+    assert min(by_timestep.values()) <= row.snr_db <= max(by_timestep.values())
+
+
+def test_fidelity_is_that_of_the_outputs(lab):
+    probe = lab.probe_set.probes[0]
+    row = lab.measure(Int4Spec())
+    with torch.no_grad():
+        output = lab.assemble(Int4Spec())(**probe.inputs)[0].double()
+    assert row.probes[0]["error"] == pytest.approx((output - probe.output.double()).square().sum().item())
+    assert row.probes[0]["signal"] == pytest.approx(probe.output.double().square().sum().item())
+
+
+class TestFields:
+    """Each field of BitsAndBytesConfig that acts has an effect that shows."""
+
+    def test_llm_int8_threshold_changes_the_outputs(self, outliers_lab):
+        digests = {outliers_lab.measure(Int8Spec(t)).output_sha256 for t in (0, 1, 3, 6)}
+        assert len(digests) == 4
+
+    def test_llm_int8_threshold_changes_no_memory(self, outliers_lab):
+        assert outliers_lab.measure(Int8Spec(0)).memory_bytes == outliers_lab.measure(Int8Spec(6)).memory_bytes
+
+    def test_llm_int8_skip_modules_keeps_layers_unquantized(self, lab):
+        for plain, kept in ((Int8Spec(), Int8Spec(skip=("ff",))), (Int4Spec(), Int4Spec(skip=("ff",)))):
+            rows = lab.measure(plain), lab.measure(kept)
+            assert rows[1].layers_kept > rows[0].layers_kept == 0
+            assert rows[1].output_sha256 != rows[0].output_sha256
+            layer = lab.component.get_submodule("transformer_blocks.0.ff.net.2")
+            assert type(layer) is torch.nn.Linear
+            assert layer.weight.dtype == torch.float16
+
+    def test_llm_int8_has_fp16_weight_holds_the_16_bit_weights(self, lab):
+        rows = lab.measure(Int8Spec()), lab.measure(Int8Spec(has_fp16_weight=True))
+        weights = rows[0].parameters_quantized
+        assert rows[1].memory_bytes >= rows[0].memory_bytes + weights
+        assert lab.component.get_submodule("transformer_blocks.0.attn.to_q").weight.dtype == torch.float16
+
+    def test_bnb_4bit_quant_type_changes_the_outputs_and_no_memory(self, lab):
+        nf4, fp4 = lab.measure(Int4Spec("nf4")), lab.measure(Int4Spec("fp4"))
+        assert nf4.output_sha256 != fp4.output_sha256
+        assert nf4.memory_bytes == fp4.memory_bytes
+
+    def test_bnb_4bit_use_double_quant_holds_less(self, lab):
+        plain, double = lab.measure(Int4Spec()), lab.measure(Int4Spec(double_quant=True))
+        assert double.memory_bytes < plain.memory_bytes
+        assert double.bits_per_weight < plain.bits_per_weight
+        assert double.output_sha256 != plain.output_sha256
+
+    def test_bnb_4bit_compute_dtype_changes_the_outputs(self, lab):
+        digests = {lab.measure(Int4Spec(compute_dtype=d)).output_sha256 for d in ("float32", "float16", "bfloat16")}
+        assert len(digests) == 3
+
+    def test_bnb_4bit_quant_storage_changes_the_dtype_held_and_no_output(self, lab):
+        uint8, float32 = Int4Spec(), Int4Spec(quant_storage="float32")
+        assert lab.measure(uint8).output_sha256 == lab.measure(float32).output_sha256
+        assert lab.measure(uint8).memory_bytes == lab.measure(float32).memory_bytes
+        for spec, dtype in ((uint8, torch.uint8), (float32, torch.float32)):
+            layer = lab.assemble(spec).get_submodule("transformer_blocks.0.attn.to_q")
+            assert layer.weight.dtype == dtype
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+    def test_torch_dtype_is_that_of_the_remaining_modules(self, lab, dtype):
+        spec = Int8Spec(skip=("proj_out",))
+        overrides = (f"model.dtype={dtype}", "score.prompts=1", "score.timesteps=1")
+        with Lab.open("tiny_sd3", *overrides, device="cpu") as other:
+            row = other.measure(spec)
+            wanted = getattr(torch, dtype)
+            assert other.component.proj_out.weight.dtype == wanted
+            assert other.component.pos_embed.proj.weight.dtype == wanted
+            assert other.probe_set.probes[0].output.dtype == wanted
+        plain = lab.measure(spec)
+        assert row.output_sha256 != plain.output_sha256
+        assert (row.memory_bytes > plain.memory_bytes) is (dtype == "float32")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("spec", [ReferenceSpec(), Int8Spec(), Int4Spec()], ids=lambda spec: spec.key)
+def test_an_output_that_is_not_finite_is_a_failure_of_its_own_kind(lab, spec, value):
+    before = lab.measure(spec).output_sha256
+    bias = lab.assemble(ReferenceSpec()).proj_out.bias.data
+    kept = bias[0].item()
+    try:
+        bias[0] = value
+        with pytest.raises(NonFiniteOutputError, match=r"NaN or infinity at prompt 0, timestep \d+"):
+            lab.measure(spec)
+    finally:
+        bias[0] = kept
+    assert lab.measure(spec).output_sha256 == before
+
+
+def raising(error):
+    def replay(*args):
+        raise error
+
+    return replay
+
+
+def cpu_allocator_fails(*args):
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [raising(torch.OutOfMemoryError("CUDA out of memory. Tried")), raising(MemoryError()), cpu_allocator_fails],
+    ids=["cuda", "python", "cpu"],
+)
+def test_the_lab_is_whole_after_memory_ran_out(lab, monkeypatch, failing):
+    rows = lab.measure(ReferenceSpec()), lab.measure(Int4Spec())
+    with monkeypatch.context() as patch:
+        patch.setattr("quantlab.lab.lab.replay", failing)
+        with pytest.raises(OutOfMemoryError, match="out of memory"):
+            lab.measure(Int4Spec())
+    assert lab.measure(ReferenceSpec()).snr_db == 100
+    assert lab.measure(ReferenceSpec()).memory_bytes == rows[0].memory_bytes
+    assert lab.measure(Int4Spec()).output_sha256 == rows[1].output_sha256
+
+
+def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(lab, monkeypatch):
+    held = []
+
+    def out_of_memory(*args):
+        activation = torch.ones(10)
+        held.append(weakref.ref(activation))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    alive = []
+    collect = lab._collect
+    monkeypatch.setattr(lab, "_collect", lambda: (collect(), alive.append(held[0]() is not None)))
+    monkeypatch.setattr("quantlab.lab.lab.replay", out_of_memory)
+    with pytest.raises(OutOfMemoryError):
+        lab.measure(Int4Spec())
+    gc.collect()
+    assert alive == [False]
+
+
+def test_another_error_of_torch_is_a_failed_measurement_that_names_it(lab, monkeypatch):
+    monkeypatch.setattr("quantlab.lab.lab.replay", raising(RuntimeError("mat1 and mat2\n cannot be multiplied")))
+    with pytest.raises(MeasurementError, match="RuntimeError: mat1 and mat2 cannot be multiplied"):
+        lab.measure(Int4Spec())
+
+
+def test_a_bug_is_not_taken_for_a_failed_measurement(lab, monkeypatch):
+    monkeypatch.setattr("quantlab.lab.lab.replay", raising(KeyError("a bug")))
+    with pytest.raises(KeyError):
+        lab.measure(Int4Spec())
+
+
+def test_latency_has_a_spread_and_the_rows_say_what_they_ran_on(lab):
+    row = lab.measure(Int4Spec())
+    assert row.latency_ms > 0
+    assert row.latency_iqr_ms >= 0
+    assert row.forward_s <= row.wall_s
+    assert row.provenance["threads"] == torch.get_num_threads()
+
+
+def test_a_lab_without_a_warm_up_is_refused():
+    with pytest.raises(ConfigError, match="score.warmup=0"):
+        Lab.open("tiny_sd3", "score.warmup=0", device="cpu")
+
+
+def test_drawing_under_the_reference_and_under_int8_gives_like_pictures(lab):
+    from quantlab.lab.images import image_scores
+
+    reference = lab.draw(ReferenceSpec(), lab.model.prompts[0], seed=0)
+    again = lab.draw(ReferenceSpec(), lab.model.prompts[0], seed=0)
+    int8 = lab.draw(Int8Spec(6), lab.model.prompts[0], seed=0)
+    assert image_scores([again], [reference]) == {"psnr_db": 100.0, "ssim": pytest.approx(1.0)}
+    scores = image_scores([int8], [reference])
+    assert 20 < scores["psnr_db"] < 100
+    assert 0.8 < scores["ssim"] < 1

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from fakes import fake_measurement
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantlab.config import BudgetConfig, Rule
+from quantlab.errors import ConfigError, StudyError
+from quantlab.measurement import Failure, Measurement
+from quantlab.spec import Int8Spec, QuantSpec, ReferenceSpec
+from quantlab.study.front import choose, front, violations
+from quantlab.study.rows import Row
+
+
+def row(number: int, snr_db: float, memory_mb: float, latency_ms: float, spec: QuantSpec | None = None) -> Row:
+    spec = spec or Int8Spec(float(number))
+    return Row(number, spec, fake_measurement(spec.key, snr_db, int(memory_mb * 1e6), latency_ms))
+
+
+def costs(row: Row) -> tuple[float, float, float]:
+    m = row.measurement
+    assert m is not None
+    return -m.snr_db, m.memory_bytes, m.latency_ms
+
+
+def dominates(one: Row, other: Row) -> bool:
+    pairs = list(zip(costs(one), costs(other), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+few = st.integers(1, 5)
+values = st.one_of(st.tuples(few, few, few), st.tuples(*[st.floats(0.5, 90)] * 3))
+studies = st.lists(values, max_size=25).map(lambda points: [row(i, *point) for i, point in enumerate(points)])
+
+
+@given(studies)
+def test_no_member_of_the_front_is_dominated_and_every_other_row_is_by_a_member(rows: list[Row]) -> None:
+    members = front(rows)
+    assert not any(dominates(other, member) for member in members for other in rows)
+    numbers = {member.number for member in members}
+    for other in rows:
+        if other.number not in numbers:
+            assert any(dominates(member, other) for member in members)
+
+
+@given(studies)
+def test_the_front_is_in_the_order_of_memory(rows: list[Row]) -> None:
+    memory = [costs(member)[1] for member in front(rows)]
+    assert memory == sorted(memory)
+
+
+@given(studies, st.randoms())
+def test_the_front_does_not_depend_on_the_order_of_rows(rows: list[Row], chance: object) -> None:
+    shuffled = rows.copy()
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert front(shuffled) == front(rows)
+
+
+def test_failures_and_repeats_are_not_on_the_front() -> None:
+    best = row(0, 50, 1, 1)
+    failed = Row(1, Int8Spec(1.0), Failure("key", "OutOfMemoryError", "out of memory"))
+    repeat = Row(2, best.spec, best.outcome, repeat_of=0)
+    assert front([best, failed, repeat]) == [best]
+    assert front([]) == []
+
+
+ROWS = [
+    row(-1, 100, 10, 50, ReferenceSpec()),
+    row(0, 40, 6, 90),
+    row(1, 35, 5, 60),
+    row(2, 20, 3, 55),
+    row(3, 34, 5.5, 95),  # dominated by 1
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "reason"),
+    [
+        (Rule.max_snr, 0, "the highest SNR"),
+        (Rule.min_memory, 2, "the least memory"),
+        (Rule.min_latency, 2, "the lowest latency"),
+        (Rule.knee, 1, "the knee"),
+        (Rule.auto, 1, "the knee"),
+    ],
+)
+def test_each_rule_chooses_among_the_quantized_members_and_says_why(rule: Rule, number: int, reason: str) -> None:
+    winner = choose(ROWS, BudgetConfig(), rule)
+    assert winner.row.number == number
+    assert reason in winner.reason
+    m = winner.row.measurement
+    assert m is not None
+    assert f"{m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms" in winner.reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "number"),
+    [
+        (BudgetConfig(memory_mb=5.5), 1),
+        (BudgetConfig(memory_mb=3), 2),
+        (BudgetConfig(latency_ms=89), 1),
+        (BudgetConfig(min_snr_db=30), 0),
+        (BudgetConfig(memory_mb=6, latency_ms=58), 2),
+    ],
+)
+def test_with_a_budget_the_winner_has_the_highest_snr_within_it(budget: BudgetConfig, number: int) -> None:
+    winner = choose(ROWS, budget)
+    assert winner.row.number == number
+    assert "within the budget" in winner.reason
+
+
+def test_a_limit_that_is_just_met_is_kept() -> None:
+    assert choose(ROWS, BudgetConfig(memory_mb=6, latency_ms=90, min_snr_db=40)).row.number == 0
+
+
+def test_the_reference_never_wins_but_is_mentioned_where_it_keeps_the_budget() -> None:
+    assert "the unquantized reference keeps the budget" in choose(ROWS, BudgetConfig(latency_ms=60)).reason
+    assert "the unquantized reference" not in choose(ROWS, BudgetConfig(memory_mb=6)).reason
+    with pytest.raises(StudyError, match="no quantized setting"):
+        choose(ROWS[:1], BudgetConfig())
+
+
+@given(studies.filter(bool), st.sampled_from(Rule), st.floats(1, 90))
+def test_the_winner_is_on_the_front_of_what_keeps_the_budget(rows: list[Row], rule: Rule, limit: float) -> None:
+    budget = BudgetConfig(memory_mb=limit)
+    within = [r for r in rows if costs(r)[1] <= limit * 1e6]
+    if not within:
+        with pytest.raises(StudyError):
+            choose(rows, budget, rule)
+        return
+    winner = choose(rows, budget, rule).row
+    assert winner in front(within)
+    assert winner in front(rows)
+
+
+def test_a_budget_that_nothing_meets_names_the_nearest_setting_and_by_how_much() -> None:
+    with pytest.raises(StudyError) as caught:
+        choose(ROWS, BudgetConfig(memory_mb=2.5))
+    message = str(caught.value)
+    assert "no setting of the 4 measured keeps the budget" in message
+    assert "the nearest is trial 2 (llm_int8 t=2: 20.0 dB, 3.00 MB, 55.0 ms)" in message
+    assert "budget.memory_mb=2.5 by 0.5" in message
+
+
+def test_several_missed_budgets_are_all_named() -> None:
+    with pytest.raises(StudyError) as caught:
+        choose(ROWS, BudgetConfig(memory_mb=1, latency_ms=50, min_snr_db=10))
+    assert "budget.memory_mb=1 by 2, budget.latency_ms=50 by 5" in str(caught.value)
+    assert "min_snr_db" not in str(caught.value)
+
+
+def test_a_budget_of_nan_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"budget\.latency_ms=nan"):
+        choose(ROWS, BudgetConfig(latency_ms=math.nan))
+
+
+@given(st.floats(0.1, 99), st.floats(0.1, 99), st.floats(0.1, 99))
+def test_violations_are_positive_exactly_where_a_limit_is_missed(memory: float, latency: float, snr: float) -> None:
+    m: Measurement = fake_measurement("key", 30.0, 5_000_000, 40.0)
+    missed = violations(m, BudgetConfig(memory, latency, snr))
+    assert (missed["memory_mb"] > 0) == (memory < 5)
+    assert (missed["latency_ms"] > 0) == (latency < 40)
+    assert (missed["min_snr_db"] > 0) == (snr > 30)
+    assert violations(m, BudgetConfig()) == {}
+
+
+def test_a_single_setting_is_its_own_knee() -> None:
+    only = row(5, 20, 2, 30)
+    assert choose([only], BudgetConfig()).row is only

@@ -34,6 +34,8 @@ def main(config: SweepConfig) -> int:
     """Run or resume a study. Returns 0, or 1 where no setting keeps the budget or the user stopped it."""
     if config.search.n_trials is not None and config.search.n_trials < 1:
         raise ConfigError(f"search.n_trials={config.search.n_trials} must be at least 1, or null for all settings")
+    if config.score.images < 0:
+        raise ConfigError(f"score.images={config.score.images} must be at least 0 (0: no images)")
     check_budget(config.budget)
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:

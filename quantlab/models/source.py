@@ -60,8 +60,9 @@ def _check_folder(folder: Path, model: ModelConfig) -> None:
     except ValueError as error:
         raise ModelError(f"model.path={model.path!r}: model_index.json cannot be read ({error})") from None
     if not isinstance(index, dict):
-        raise ModelError(f"model.path={model.path!r} is no diffusers pipeline: its model_index.json names no components")
-    parts = [name for name, value in index.items() if not name.startswith("_") and isinstance(value, list) and any(value[:1])]
+        raise ModelError(f"model.path={model.path!r} is no diffusers pipeline: its model_index.json names no parts")
+    listed = {name: value for name, value in index.items() if not name.startswith("_") and isinstance(value, list)}
+    parts = [name for name, value in listed.items() if value and value[0]]
     if model.component not in parts:
         raise unknown("model.component", model.component, parts)
     for part in parts:

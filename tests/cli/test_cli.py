@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,10 @@ def rows(folder: Path) -> list[Row]:
         ("sweep search.n_trials=three", ["search.n_trials", "'three'"]),
         ("sweep search.n_trials=0", ["search.n_trials=0", "at least 1"]),
         ("sweep search.n_trials=-4", ["search.n_trials=-4", "at least 1"]),
+        ("sweep score.images=-1", ["score.images=-1", "at least 0"]),
+        ("sweep score.prompts=99", ["score.prompts=99", "from 1 to the 8"]),
+        ("sweep score.timesteps=0", ["score.timesteps=0", "from 1 to the 12"]),
+        ("sweep score.warmup=0", ["score.warmup=0", "at least 1"]),
         ("sweep search.sampler=tpee", ["search.sampler='tpee'", "Did you mean 'tpe'"]),
         ("sweep rule=cheapest", ["rule='cheapest'", "min_memory"]),
         ("sweep device=gpu", ["device='gpu'", "cuda"]),
@@ -339,3 +344,27 @@ def test_ctrl_c_outside_a_trial_is_one_line(quantlab: Quantlab, monkeypatch: pyt
     monkeypatch.setattr(run, "main", pressed)
     answer = quantlab("run")
     assert (answer.status, answer.err) == (130, "quantlab: interrupted\n")
+
+
+def test_ctrl_c_in_a_sweep_ends_after_the_trial_in_flight_with_the_tables_written(
+    quantlab: Quantlab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from quantlab.search.executor import InProcess
+    from quantlab.spec import QuantSpec
+
+    submit, asked = InProcess.submit, []
+
+    def pressed_in_the_third(self: InProcess, spec: QuantSpec) -> object:
+        asked.append(spec.key)
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return submit(self, spec)
+
+    monkeypatch.setattr(InProcess, "submit", pressed_in_the_third)
+    line = ["sweep", "study=stopped", "device=cpu", "score.prompts=1", "score.timesteps=1", "sweeps=threshold"]
+    answer = quantlab(*line)
+    assert (answer.status, answer.err) == (1, "")
+    assert "stopped after the trial in flight; the same command continues" in answer.out
+    frame = pd.read_csv(tmp_path / "results" / "stopped" / "trials.csv")
+    assert list(frame["key"]) == asked == ["reference", "llm_int8 t=6", "llm_int8 t=0"]
+    assert set(frame["state"]) == {"COMPLETE"}

@@ -1,14 +1,11 @@
-"""What holds on the CPU holds on CUDA, and what only CUDA can show: the allocator's figures and running out of memory."""
+"""What holds on the CPU holds on CUDA, and what only CUDA shows: the allocator's figures, and running out of memory."""
 
 import gc
 import re
 
+import bitsandbytes as bnb
 import pytest
-
-torch = pytest.importorskip("torch")
-if not torch.cuda.is_available():
-    pytest.skip("needs CUDA", allow_module_level=True)
-
+import torch
 from hypothesis import HealthCheck, given, settings
 from lab.parity_cases import SEQUENCES, SKIPS, SPECS, documented, in_memory, save_medium_sd3, spec_sequences
 
@@ -16,12 +13,20 @@ from quantlab import Failure, Int4Spec, Int8Spec, Lab, ReferenceSpec
 from quantlab.cli import sweep
 from quantlab.cli import verify as verify_command
 from quantlab.compose import compose
-from quantlab.errors import OutOfMemoryError
+from quantlab.errors import MeasurementError, OutOfMemoryError
 from quantlab.lab.replay import replay
 from quantlab.models.load import load_component
 from quantlab.report import open_study
 
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
 CUDA = torch.device("cuda", 0)
+
+
+def runs_on_cuda(spec):
+    return not getattr(spec, "has_fp16_weight", False)
+
+
 _DOCUMENTED = {}
 
 
@@ -63,19 +68,19 @@ def either(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if runs_on_cuda(spec)], ids=lambda spec: spec.key)
 def test_in_memory_equals_from_pretrained_bit_for_bit_and_holds_as_much(either, spec):
     assert in_memory(either, spec) == documented_once(either, spec)
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("name", [name for name, specs in SEQUENCES.items() if all(map(runs_on_cuda, specs))])
 def test_retuning_leaves_no_trace_of_the_setting_before(either, name):
     for spec in SEQUENCES[name]:
         assert in_memory(either, spec) == documented_once(either, spec), spec.key
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(specs=spec_sequences)
+@given(specs=spec_sequences.filter(lambda specs: all(map(runs_on_cuda, specs))))
 def test_any_sequence_of_settings_measures_like_fresh_loads(tiny, specs):
     for spec in specs:
         assert in_memory(tiny, spec) == documented_once(tiny, spec), spec.key
@@ -95,6 +100,14 @@ def test_parity_holds_in_other_dtypes(dtype):
     with Lab.open("tiny_sd3", *overrides, device="cuda") as lab:
         for spec in specs:
             assert in_memory(lab, spec) == documented(lab, spec), spec.key
+
+
+def test_16_bit_weights_are_refused_because_the_documented_load_does_not_run(tiny):
+    spec = Int8Spec(6, has_fp16_weight=True)
+    with pytest.raises(AttributeError, match="CB"):
+        documented(tiny, spec)
+    with pytest.raises(MeasurementError, match="llm_int8_has_fp16_weight"):
+        tiny.measure(spec)
 
 
 def test_the_reference_is_identical_to_itself(either):
@@ -117,7 +130,7 @@ def test_a_weight_is_quantized_before_its_first_forward(tiny):
 def test_a_closed_lab_gives_its_memory_back(medium_folder):
     def use():
         with Lab.open("tiny_sd3", f"model.path={medium_folder}", "score=quick", device="cuda") as lab:
-            for spec in (ReferenceSpec(), Int8Spec(6), Int8Spec(6, has_fp16_weight=True), Int4Spec(double_quant=True)):
+            for spec in (ReferenceSpec(), Int8Spec(6), Int8Spec(0), Int4Spec(double_quant=True)):
                 lab.measure(spec)
             return torch.cuda.memory_allocated(CUDA)
 
@@ -181,7 +194,7 @@ def test_the_lab_is_whole_after_memory_ran_out(medium_folder):
 
 def test_a_setting_that_runs_out_of_memory_is_a_recorded_failure_and_the_sweep_goes_on(tmp_path, monkeypatch):
     def too_large(component, *args):
-        if any(isinstance(getattr(m, "threshold", None), float) or hasattr(m, "state") for m in component.modules()):
+        if any(isinstance(module, bnb.nn.Linear8bitLt) for module in component.modules()):
             torch.empty(1 << 50, dtype=torch.uint8, device=CUDA)
         return replay(component, *args)
 

@@ -226,7 +226,7 @@ def test_latency_has_a_spread_and_the_rows_say_what_they_ran_on(lab):
 
 
 def test_a_lab_without_a_warm_up_is_refused():
-    with pytest.raises(ConfigError, match="score.warmup=0"):
+    with pytest.raises(ConfigError, match=r"score\.warmup=0"):
         Lab.open("tiny_sd3", "score.warmup=0", device="cpu")
 
 

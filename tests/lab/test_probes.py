@@ -57,7 +57,9 @@ def test_a_probe_set_survives_its_file(lab, tmp_path):
     probes.save(lab.probe_set, file)
     loaded = probes.load(file, CPU)
     assert loaded.fingerprint == lab.probe_set.fingerprint
-    assert replay(lab.assemble(ReferenceSpec()), loaded, CPU).output_sha256 == lab.measure(ReferenceSpec()).output_sha256
+    assert (
+        replay(lab.assemble(ReferenceSpec()), loaded, CPU).output_sha256 == lab.measure(ReferenceSpec()).output_sha256
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["probes.safetensors"]
 
 

@@ -43,12 +43,12 @@ def test_a_home_folder_is_understood(folder, monkeypatch):
 
 
 def test_a_model_without_weights_is_an_error():
-    with pytest.raises(ConfigError, match="set model.path=FOLDER or model.repo=OWNER/NAME"):
+    with pytest.raises(ConfigError, match=r"set model\.path=FOLDER or model\.repo=OWNER/NAME"):
         locate(ModelConfig(name="a"))
 
 
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(ModelError, match="model.path='.*nowhere' is not a folder"):
+    with pytest.raises(ModelError, match=r"model\.path='.*nowhere' is not a folder"):
         load_pipeline(sd3(tmp_path / "nowhere"), CPU)
 
 

@@ -90,5 +90,5 @@ def test_rescaling_divides_what_reads_the_outlier_channels_and_nothing_else():
 def test_a_cache_folder_that_cannot_be_written_is_an_error_that_names_it(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(ModelError, match="QUANTLAB_CACHE=.*set it to a folder"):
+    with pytest.raises(ModelError, match=r"QUANTLAB_CACHE=.*set it to a folder"):
         pipeline_folder("tiny_sd3_outliers")

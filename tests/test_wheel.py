@@ -24,12 +24,13 @@ def test_a_sweep_runs_from_the_wheel_in_another_directory(installed: Path, tmp_p
     command = [sys.executable, "-m", "quantlab", "sweep", "sweeps=threshold", "score=quick", "device=cpu"]
     values = ["space.llm_int8_threshold=[0,6]", "study=from_wheel"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run([*command, *values], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    options = {"cwd": tmp_path, "env": environment, "text": True}
+    done = subprocess.run([*command, *values], capture_output=True, timeout=280, **options)
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout
     assert (tmp_path / "results" / "from_wheel" / "winner" / "quantization_config.json").is_file()
     where = [sys.executable, "-c", "import quantlab; print(quantlab.__file__)"]
-    file = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    file = subprocess.run(where, capture_output=True, check=True, **options).stdout
     assert Path(file.strip()).is_relative_to(installed)
 
 

@@ -7,6 +7,7 @@ trial's own timed probe forwards. Both are of one run, so that the ratio holds o
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -37,7 +38,7 @@ def main(*overrides: str) -> float:
 
             space = Space(config.space, config.model.skips)
             Driver(store, InProcess(lab), space, config.model, config.search, config.budget, report).run()
-    walls = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    walls = [end - start for start, end in itertools.pairwise(ends)]
     ratios = [wall / forward for wall, forward in zip(walls, forwards, strict=True)]
     total = sum(walls) / sum(forwards)
     print(f"{len(ratios)} trials, {sum(walls):.1f} s of wall time, {sum(forwards):.1f} s of probe forwards")

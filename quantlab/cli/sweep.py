@@ -15,6 +15,7 @@ from quantlab.errors import ConfigError, StudyError
 from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.lab import Lab
+from quantlab.models.source import locate
 from quantlab.report.view import look
 from quantlab.search.anchors import anchors
 from quantlab.search.driver import Driver
@@ -40,6 +41,7 @@ def main(config: SweepConfig) -> int:
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:
         space.grid()  # refuses a continuous space before a model is loaded
+    locate(config.model)  # nor makes a folder for a model that is not there
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder, make_sampler(config.search.sampler, config.search.seed)) as store:
         console.print(f"study {folder.name} in {folder}/")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from quantlab.lab import forms
+from quantlab.lab.memory import module_bytes
 from quantlab.lab.skip import Resolution, linear_layers, resolve
 from quantlab.spec import QuantSpec, ReferenceSpec
 
@@ -56,6 +57,11 @@ class Bank:
         """Restore the reference and drop every form."""
         self.restore()
         self._forms.clear()
+
+    @property
+    def form_bytes(self) -> int:
+        """Bytes that all quantized forms hold."""
+        return sum(module_bytes(module) for module in self._forms.values())
 
     def _form(self, path: str, spec: QuantSpec) -> nn.Linear:
         key = path, forms.form_key(spec)

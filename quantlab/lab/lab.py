@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,10 +17,10 @@ import torch
 from PIL import Image
 
 from quantlab.config import Device, ModelConfig, ScoreConfig
-from quantlab.errors import ConfigError, MeasurementError, OutOfMemoryError
+from quantlab.errors import ConfigError, OutOfMemoryError
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
-from quantlab.lab.memory import bits_per_weight, held_bytes, settled_bytes
+from quantlab.lab.memory import bits_per_weight, held_bytes, is_out_of_memory, settled_bytes
 from quantlab.lab.provenance import model_fingerprint, provenance
 from quantlab.lab.replay import Replay, replay
 from quantlab.lab.skip import Resolution
@@ -108,32 +110,34 @@ class Lab:
             OutOfMemoryError: where the device's memory does not suffice; the lab is whole afterwards.
         """
         start = time.perf_counter()
-        settled = settled_bytes(self.device)
-        try:
+        with self._whole_after_out_of_memory():
             resolution = self._bank.assemble(spec)
             result = replay(self.component, self.probe_set, self.device, self.score.warmup)
             memory_bytes = held_bytes(self.component)
-            return self._measurement(spec, resolution, result, memory_bytes, start)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        return self._measurement(spec, resolution, result, memory_bytes, start)
+
+    def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
+        """The pipeline's image for a prompt with the component under a spec; errors as in `measure`."""
+        with self._whole_after_out_of_memory():
+            self._bank.assemble(spec)
+            image = probe_sets.call_pipeline(self.pipeline, self.model, prompt, seed, output_type="np")[0]
+        return _to_pil(np.asarray(image))
+
+    @contextlib.contextmanager
+    def _whole_after_out_of_memory(self) -> Iterator[None]:
+        """Drop what was made, so that the device holds what it held before, and say what happened in one line."""
+        settled = settled_bytes(self.device) - self._bank.form_bytes
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             traceback.clear_frames(error.__traceback__)  # their tensors would be held, and counted below
             self._bank.clear()
             self._collect()
             message = " ".join(str(error).split())
-            left = settled_bytes(self.device) - settled
-            raise OutOfMemoryError(f"out of memory: {message[:160]} ({max(left, 0)} bytes not given back)") from None
-        except RuntimeError as error:
-            if isinstance(error, MeasurementError):
-                raise
-            if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
-                self._bank.clear()
-                raise OutOfMemoryError(f"out of memory: {' '.join(str(error).split())[:160]}") from None
-            raise MeasurementError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
-
-    def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
-        """The pipeline's image for a prompt with the component under a spec."""
-        self._bank.assemble(spec)
-        image = probe_sets.call_pipeline(self.pipeline, self.model, prompt, seed, output_type="np")[0]
-        return _to_pil(np.asarray(image))
+            left = max(settled_bytes(self.device) - settled, 0)
+            raise OutOfMemoryError(f"out of memory: {message[:160]} ({left} bytes not given back)") from None
 
     def _measurement(
         self, spec: QuantSpec, resolution: Resolution, result: Replay, memory_bytes: int, start: float

@@ -32,6 +32,11 @@ def bits_per_weight(component: nn.Module) -> float:
     return 8 * _storage_bytes(iter(tensors)) / weights if weights else 0.0
 
 
+def module_bytes(module: nn.Module) -> int:
+    """Bytes that one layer holds beyond its bias, which it shares with the reference."""
+    return _storage_bytes(t for t in _tensors(module) if t is not module.bias)
+
+
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
@@ -97,3 +102,8 @@ def _allocations_only() -> Iterator[None]:
 def settled_bytes(device: torch.device) -> int:
     """Bytes that the allocator has handed out on a CUDA device; 0 on a CPU, which keeps no such count."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -6,7 +6,6 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from quantlab.errors import QuantlabError
 from quantlab.measurement import Failure, Outcome
 from quantlab.spec import QuantSpec
 
@@ -38,7 +37,7 @@ class InProcess:
         start = time.perf_counter()
         try:
             future.set_result(self._lab.measure(spec))
-        except QuantlabError as error:
-            seconds = time.perf_counter() - start
-            future.set_result(Failure(spec.key, type(error).__name__, str(error), seconds))
+        except Exception as error:  # whatever a kernel raises is this setting's outcome, not the study's end
+            reason = " ".join(str(error).split())[:500]
+            future.set_result(Failure(spec.key, type(error).__name__, reason, time.perf_counter() - start))
         return future

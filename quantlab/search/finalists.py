@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantlab.config import ModelConfig, ScoreConfig
+from quantlab.errors import OutOfMemoryError
 from quantlab.lab import Lab
 from quantlab.lab.images import image_scores
 from quantlab.search.anchors import anchors
@@ -34,7 +35,8 @@ def draw_finalists(
 ) -> None:
     """Draw and score what has not been drawn before; ``report`` is called before each setting.
 
-    Prompts and seeds are those of the probe set, one prompt a call as deployed.
+    Prompts and seeds are those of the probe set, one prompt a call as deployed. A setting whose drawing runs out of
+    memory stays without scores.
     """
     from PIL import Image
 
@@ -51,8 +53,11 @@ def draw_finalists(
         paths = [image_path(store.folder, spec.key, i) for i in range(min(score.images, len(model.prompts)))]
         if spec.key not in done or not all(path.exists() for path in paths):
             report(spec)
-            for index, path in enumerate(paths):
-                lab.draw(spec, model.prompts[index], score.seed + index).save(path)
+            try:
+                for index, path in enumerate(paths):
+                    lab.draw(spec, model.prompts[index], score.seed + index).save(path)
+            except OutOfMemoryError:  # decoding needs more memory than the forwards that were measured
+                continue
         images = [Image.open(path).convert("RGB") for path in paths]
         references = references or images
         if spec.key not in done:

@@ -85,7 +85,9 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     within = [(row, m) for row, m in candidates if all(v <= 0 for v in violations(m, budget).values())]
     if not within:
         raise StudyError(_nothing_fits(candidates, budget))
-    members = {row.number for row in front([row for row, _ in within])}
+    reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)
+    members = {row.number for row in front([row for row, _ in within] + ([reference[0]] if reference else []))}
+    members = members & {row.number for row, _ in within} or {row.number for row in front([row for row, _ in within])}
     pairs = [(row, m) for row, m in within if row.number in members]
     rule = (Rule.max_snr if limited else Rule.knee) if rule is Rule.auto else rule
     where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
@@ -99,8 +101,7 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
         row, m = min(pairs, key=lambda pair: (cost(pair[1]), pair[1].memory_bytes))
         reason = f"it has {words} {where}"
     reason += f" ({m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms)"
-    reference = next((m for r, m in measured(rows) if isinstance(r.spec, ReferenceSpec)), None)
-    if limited and reference is not None and all(v <= 0 for v in violations(reference, budget).values()):
+    if limited and reference is not None and all(v <= 0 for v in violations(reference[1], budget).values()):
         reason += "; the unquantized reference keeps the budget as well"
     return Winner(row, reason)
 

@@ -34,8 +34,10 @@ def mend(path: Path) -> int:
     return len(data) - whole
 
 
-def open_journal(path: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-    """The Optuna study in a journal file, made where it is new.
+def open_journal(
+    path: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None, read_only: bool = False
+) -> optuna.Study:
+    """The Optuna study in a journal file, made where it is new; nothing is written where it is only read.
 
     Raises:
         ValueError: where the file holds a study of another name.
@@ -46,6 +48,8 @@ def open_journal(path: Path, name: str, sampler: optuna.samplers.BaseSampler | N
     held = optuna.get_all_study_names(storage)
     if held and name not in held:
         raise ValueError(f"it holds study {held[0]!r}, so its folder must be called that, not {name!r}")
+    if read_only:
+        return optuna.load_study(study_name=name, storage=storage)
     study = optuna.create_study(
         study_name=name, storage=storage, sampler=sampler, directions=list(DIRECTIONS), load_if_exists=True
     )

@@ -43,40 +43,49 @@ def study_folder(results_dir: str, name: str) -> Path:
     return Path(results_dir) / name
 
 
+def _locked(folder: Path) -> FileLock:
+    """The lock of a study's folder, taken; the folder is made where it is new."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        lock = FileLock(folder / "study.lock")
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StudyError(f"study={folder.name!r} is being written by another process; wait for it to end") from None
+    except OSError as error:
+        raise ConfigError(f"results_dir={str(folder.parent)!r} cannot be written ({error.strerror})") from None
+    return lock
+
+
 class StudyStore:
-    """A study in its folder. Writers are context managers and hold the study's lock.
+    """A study in its folder, a context manager. A writer holds the study's lock; a reader needs none.
 
     Args:
         folder: ``results/<study>/``.
         sampler: who proposes, for a study that is to be continued.
+        read_only: only look; the journal of a running sweep may be read.
 
     Raises:
         StudyError: for a study that another process writes, or that cannot be read.
         ConfigError: for a folder that cannot be written.
     """
 
-    def __init__(self, folder: Path, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+    def __init__(
+        self, folder: Path, sampler: optuna.samplers.BaseSampler | None = None, read_only: bool = False
+    ) -> None:
         self.folder = folder
+        self._lock = None if read_only else _locked(folder)
+        self.mended_bytes = 0 if read_only else mend(folder / "journal.log")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-            self._lock = FileLock(folder / "study.lock")
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise StudyError(f"study={folder.name!r} is being written by another process; wait for it to end") from None
-        except OSError as error:
-            raise ConfigError(f"results_dir={str(folder.parent)!r} cannot be written ({error.strerror})") from None
-        self.mended_bytes = mend(folder / "journal.log")
-        try:
-            self.optuna_study = open_journal(folder / "journal.log", folder.name, sampler)
+            self.optuna_study = open_journal(folder / "journal.log", folder.name, sampler, read_only)
         except (ValueError, KeyError) as error:
-            self._lock.release()
+            self._release()
             raise StudyError(f"{folder / 'journal.log'} cannot be read: {error}") from error
 
     @classmethod
     def existing(cls, results_dir: str, name: str) -> StudyStore:
-        """A study that must be there.
+        """A study that must be there, to look at.
 
         Raises:
             StudyError: where it is not, with the nearest names.
@@ -88,7 +97,7 @@ class StudyStore:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             choices = ", ".join(known) or "(none)"
             raise StudyError(f"study={name!r} is not in results_dir={results_dir!r}; choose from {choices}.{hint}")
-        return cls(folder)
+        return cls(folder, read_only=True)
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +105,11 @@ class StudyStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Say what the study's numbers belong to; refused where it holds numbers of something else.

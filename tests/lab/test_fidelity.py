@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
-from quantlab.errors import ConfigError, MeasurementError, NonFiniteOutputError, OutOfMemoryError
+from quantlab.errors import ConfigError, NonFiniteOutputError, OutOfMemoryError
 from quantlab.lab.replay import replay
 from quantlab.measurement import snr_db
+from quantlab.search.executor import InProcess
 
 
 def test_on_outliers_detecting_them_gains_at_least_6_db(outliers_lab):
@@ -205,15 +206,12 @@ def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(lab, monkeypa
     assert alive == [False]
 
 
-def test_another_error_of_torch_is_a_failed_measurement_that_names_it(lab, monkeypatch):
-    monkeypatch.setattr("quantlab.lab.lab.replay", raising(RuntimeError("mat1 and mat2\n cannot be multiplied")))
-    with pytest.raises(MeasurementError, match="RuntimeError: mat1 and mat2 cannot be multiplied"):
-        lab.measure(Int4Spec())
-
-
-def test_a_bug_is_not_taken_for_a_failed_measurement(lab, monkeypatch):
-    monkeypatch.setattr("quantlab.lab.lab.replay", raising(KeyError("a bug")))
-    with pytest.raises(KeyError):
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2\n cannot be multiplied"), ValueError("a kernel's own")])
+def test_whatever_a_setting_raises_is_its_recorded_outcome_and_reaches_a_direct_caller(lab, monkeypatch, error):
+    monkeypatch.setattr("quantlab.lab.lab.replay", raising(error))
+    outcome = InProcess(lab).submit(Int4Spec()).result()
+    assert (outcome.kind, outcome.reason) == (type(error).__name__, " ".join(str(error).split()))
+    with pytest.raises(type(error)):
         lab.measure(Int4Spec())
 
 

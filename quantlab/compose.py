@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,13 +13,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from quantlab.conf_path import conf_dir
 from quantlab.config import COMMANDS
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: conf/ of a checkout, or the copy inside an installed package."""
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+from quantlab.messages import explained
 
 
 def register_schemas() -> None:
@@ -42,8 +37,6 @@ def compose(command: str, overrides: list[str]) -> Any:
     Raises:
         ConfigError: for a group, option, field or value that is not known.
     """
-    from quantlab.cli.messages import explained
-
     register_schemas()
     GlobalHydra.instance().clear()
     with explained(command), initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from quantlab import compose as compose_module
-from quantlab.cli.messages import field_names, groups, options
 from quantlab.cli.run import compose_spec
-from quantlab.compose import compose, conf_dir, from_yaml, to_yaml
+from quantlab.compose import compose, from_yaml, to_yaml
+from quantlab.conf_path import conf_dir
 from quantlab.config import COMMANDS, Dtype, RunConfig, Sampler, SweepConfig
 from quantlab.errors import ConfigError
+from quantlab.messages import field_names, groups, options
 from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec, ReferenceSpec
 

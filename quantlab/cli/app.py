@@ -10,9 +10,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from quantlab.cli.messages import explain, explained
-from quantlab.compose import conf_dir, register_schemas, to_dataclass
+from quantlab.compose import register_schemas, to_dataclass
+from quantlab.conf_path import conf_dir
 from quantlab.errors import QuantlabError
+from quantlab.messages import explain, explained
 from quantlab.models.quiet import hush
 
 

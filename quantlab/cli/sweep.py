@@ -17,13 +17,13 @@ from quantlab.export.verify import verify
 from quantlab.lab import Lab
 from quantlab.models.source import locate
 from quantlab.report.view import look
-from quantlab.search.anchors import anchors
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.finalists import draw_finalists
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec
+from quantlab.study.anchors import anchors
 from quantlab.study.front import check_budget
 from quantlab.study.identity import identity
 from quantlab.study.rows import Row

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from quantlab.report.view import StudyView, label
-from quantlab.search.finalists import image_path
+from quantlab.study.pictures import picture_path
 
 
 def plot_images(study: StudyView) -> Figure:
@@ -18,7 +18,7 @@ def plot_images(study: StudyView) -> Figure:
         numbers = [*numbers[:1], study.winner.row.number, *(n for n in numbers[1:] if n != study.winner.row.number)]
     rows = [study.row(n) for n in numbers]
     prompts = study.model.prompts[: study.config.score.images]
-    rows = [r for r in rows if all(image_path(study.folder, r.spec.key, i).exists() for i in range(len(prompts)))]
+    rows = [r for r in rows if all(picture_path(study.folder, r.spec.key, i).exists() for i in range(len(prompts)))]
     figure = Figure(figsize=(1.9 * max(len(rows), 1), 2.0 * max(len(prompts), 1) + 0.6), layout="constrained")
     if not rows or not prompts:
         figure.text(0.5, 0.5, "no images were drawn", ha="center")
@@ -33,7 +33,7 @@ def plot_images(study: StudyView) -> Figure:
         grid[0, column].set_title(title, fontsize=8)
         for line, prompt in enumerate(prompts):
             axes = grid[line, column]
-            axes.imshow(Image.open(image_path(study.folder, row.spec.key, line)))
+            axes.imshow(Image.open(picture_path(study.folder, row.spec.key, line)))
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:

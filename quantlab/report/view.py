@@ -12,7 +12,7 @@ import pandas as pd
 from quantlab.compose import from_yaml
 from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig
 from quantlab.errors import StudyError
-from quantlab.search.anchors import anchors
+from quantlab.study.anchors import anchors
 from quantlab.study.front import Winner, choose
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore

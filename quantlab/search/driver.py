@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
 from quantlab.measurement import Measurement, Outcome
-from quantlab.search.anchors import anchors
 from quantlab.search.executor import Executor
 from quantlab.search.space import Params, Space
 from quantlab.spec import QuantSpec
+from quantlab.study.anchors import anchors
 from quantlab.study.front import violations
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 from quantlab.config import ModelConfig, ScoreConfig
 from quantlab.errors import OutOfMemoryError
 from quantlab.lab import Lab
 from quantlab.lab.images import image_scores
-from quantlab.search.anchors import anchors
 from quantlab.spec import QuantSpec, ReferenceSpec
+from quantlab.study.anchors import anchors
 from quantlab.study.front import front
+from quantlab.study.pictures import picture_path
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
@@ -23,11 +22,6 @@ def finalists(rows: list[Row], model: ModelConfig) -> list[QuantSpec]:
     chosen = {spec.key: spec for spec in anchors(model) if spec.key in measured}
     chosen |= {row.spec.key: row.spec for row in front(rows)}
     return list(chosen.values())
-
-
-def image_path(folder: Path, key: str, index: int) -> Path:
-    """Where a study keeps the image of a setting for a prompt."""
-    return folder / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.png"
 
 
 def draw_finalists(
@@ -50,7 +44,7 @@ def draw_finalists(
     (store.folder / "images").mkdir(exist_ok=True)
     references: list[Image.Image] = []
     for spec in chosen:
-        paths = [image_path(store.folder, spec.key, i) for i in range(min(score.images, len(model.prompts)))]
+        paths = [picture_path(store.folder, spec.key, i) for i in range(min(score.images, len(model.prompts)))]
         if spec.key not in done or not all(path.exists() for path in paths):
             report(spec)
             try:

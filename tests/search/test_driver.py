@@ -10,10 +10,10 @@ from fakes import MODEL, FakeExecutor, failing, numbers, session, small_space
 from quantlab.config import BudgetConfig, Sampler
 from quantlab.errors import StudyError
 from quantlab.measurement import Failure, Outcome
-from quantlab.search.anchors import anchors
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec, ReferenceSpec
+from quantlab.study.anchors import anchors
 from quantlab.study.rows import INTERRUPTED
 from quantlab.study.store import StudyStore
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from quantlab.compose import compose
 from quantlab.config import ModelConfig, SpaceConfig
 from quantlab.errors import ConfigError
-from quantlab.search.anchors import anchors
 from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec, ReferenceSpec
+from quantlab.study.anchors import anchors
 
 
 def make(**changes: object) -> Space:

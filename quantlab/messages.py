@@ -11,6 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab.conf_path import conf_dir
 from quantlab.config import COMMANDS
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
 
@@ -65,8 +66,6 @@ def explain(command: str, error: Exception) -> QuantlabError:
 
 def options(group: str) -> list[str]:
     """The names that a configuration group can take."""
-    from quantlab.compose import conf_dir
-
     folder = conf_dir()
     places = [folder / group, folder.parent / group]
     return sorted({file.stem for place in places if place.is_dir() for file in place.glob("*.yaml")})
@@ -74,8 +73,6 @@ def options(group: str) -> list[str]:
 
 def groups() -> list[str]:
     """The configuration groups."""
-    from quantlab.compose import conf_dir
-
     return [*sorted(place.name for place in conf_dir().iterdir() if place.is_dir()), "sweeps"]
 
 

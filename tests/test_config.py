@@ -127,7 +127,7 @@ def test_the_folder_of_a_checkout_is_conf_at_its_root() -> None:
 
 def test_an_installed_package_uses_the_folder_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "quantlab" / "conf").mkdir(parents=True)
-    monkeypatch.setattr(compose_module, "__file__", str(tmp_path / "quantlab" / "compose.py"))
+    monkeypatch.setattr("quantlab.conf_path.__file__", str(tmp_path / "quantlab" / "conf_path.py"))
     assert conf_dir() == tmp_path / "quantlab" / "conf"
 
 

@@ -32,7 +32,7 @@ def run(command: str, arguments: list[str]) -> None:
                 status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed))
             except (HydraException, OmegaConfBaseException) as error:
                 raise RuntimeError("a bug: the configuration was already composed") from error
-        except QuantlabError as error:  # Hydra would print a heading of its own before it
+        except (QuantlabError, OSError) as error:  # Hydra would print a heading of its own before it
             print(f"quantlab: error: {error}", file=sys.stderr)
             sys.exit(2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantlab.cli.show import console, rows_table
 from quantlab.config import QuantConfig, RunConfig
-from quantlab.errors import ConfigError, unknown
+from quantlab.errors import ConfigError, MeasurementError, QuantlabError, unknown
 from quantlab.lab import Lab
 from quantlab.spec import METHODS, Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.study.rows import Row
@@ -14,7 +14,12 @@ def main(config: RunConfig) -> int:
     """Measure and print."""
     spec = compose_spec(config.quant, _skip(config))
     with Lab(config.model, config.score, config.device) as lab:
-        measurement = lab.measure(spec)
+        try:
+            measurement = lab.measure(spec)
+        except RuntimeError as error:  # what torch raises for a setting that a kernel does not take
+            if isinstance(error, QuantlabError):
+                raise
+            raise MeasurementError(f"{spec.key}: {' '.join(str(error).split())[:300]}") from error
         console.print(rows_table([Row(0, spec, measurement)], lambda row: row.spec.key))
         console.print(
             f"{measurement.layers_quantized} linear layers quantized, {measurement.layers_kept} kept; relative L2 "

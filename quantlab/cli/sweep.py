@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from quantlab.cli.export import write_export
+from quantlab.cli.progress import SearchProgress
 from quantlab.cli.report import print_front, write_report
-from quantlab.cli.show import console, outcome_line
+from quantlab.cli.show import console
 from quantlab.compose import to_yaml
 from quantlab.config import Sampler, SweepConfig
 from quantlab.errors import ConfigError, StudyError
@@ -16,7 +15,7 @@ from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.lab import Lab
 from quantlab.models.source import locate
-from quantlab.report.view import look
+from quantlab.report.view import look, read_sweep_config
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.finalists import draw_finalists
@@ -32,7 +31,7 @@ from quantlab.study.table import write_tables
 
 
 def main(config: SweepConfig) -> int:
-    """Run or resume a study. Returns 0, or 1 where no setting keeps the budget or the user stopped it."""
+    """Run or resume a study. Returns 0, or 1 where the user stopped it or the winner was not verified."""
     if config.search.n_trials is not None and config.search.n_trials < 1:
         raise ConfigError(f"search.n_trials={config.search.n_trials} must be at least 1, or null for all settings")
     if config.score.images < 0:
@@ -43,7 +42,9 @@ def main(config: SweepConfig) -> int:
         space.grid()  # refuses a continuous space before a model is loaded
     locate(config.model)  # nor makes a folder for a model that is not there
     folder = study_folder(config.results_dir, config.study)
-    with StudyStore(folder, make_sampler(config.search.sampler, config.search.seed)) as store:
+    with StudyStore(folder) as store:
+        trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
+        store.optuna_study.sampler = make_sampler(config.search.sampler, config.search.seed + trials)
         console.print(f"study {folder.name} in {folder}/")
         if store.mended_bytes:
             console.print(f"a torn last line of the journal was cut off ({store.mended_bytes} bytes)")
@@ -64,9 +65,12 @@ def main(config: SweepConfig) -> int:
 
 
 def _write_config(config: SweepConfig, folder: Path) -> None:
+    file = folder / "config.yaml"
+    if file.exists() and read_sweep_config(file).budget != config.budget:
+        console.print("note: the budget is new; trials measured before it keep the constraints they were made under")
     scratch = folder / ".config.yaml"
     scratch.write_text(to_yaml(config))
-    scratch.replace(folder / "config.yaml")
+    scratch.replace(file)
 
 
 def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> bool:
@@ -81,23 +85,18 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
         f"sampler {config.search.sampler.value}, {wanted or 'unlimited'} settings"
     )
     notes: dict[str, None] = {}
-    with Progress(
-        BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console
-    ) as progress:
-        task = progress.add_task("", total=wanted, completed=len(store.known()))
+    with SearchProgress(wanted, store.rows(), config.budget, config.rule) as progress:
 
         def report(row: Row, measured: bool) -> None:
             if measured:
-                progress.update(task, advance=1, description=outcome_line(row))
-                if row.measurement is None:
-                    progress.console.print(outcome_line(row))
-                else:
+                progress.add(row)
+                if row.measurement is not None:
                     notes.update(dict.fromkeys(row.measurement.notes))
 
         driver = Driver(store, InProcess(lab), space, config.model, config.search, config.budget, report)
         _write_config(config, store.folder)
         measured = driver.run()
-        progress.update(task, description=f"{measured} measured now, {len(store.known())} in all")
+    console.print(f"{measured} measured now, {len(store.known())} in all")
     for note in notes:
         console.print(f"note: {note}")
     return driver.stopped

@@ -47,38 +47,41 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
 
 
 def _snippet(study: StudyView, index: dict[str, Any]) -> str:
-    model = study.model
+    """Ten lines that load the pipeline; a study of a CPU's also runs without a GPU, which diffusers alone refuses."""
+    model, component = study.model, study.model.component
     source = locate(model)
     options = "".join(f", {k}={v!r}" for k, v in source.options.items() if k != "local_files_only")
+    options = f"dtype=torch.{model.dtype.value}{options}"
+    cls, pipeline = index[component][1], index["_class_name"]
     if model.embedded and not model.path:
-        place, imports = f"pipeline_folder({model.embedded!r})", "from quantlab.tiny_sd3 import pipeline_folder\n"
+        imports, place = ["from quantlab.tiny_sd3 import pipeline_folder"], f"pipeline_folder({model.embedded!r})"
     else:
-        place, imports = repr(str(Path(source.location).resolve()) if source.is_local else source.location), ""
-    on_cpu = "threads" in study.identity.get("device", "")
-    component_class = index[model.component][1]
-    dtype = model.dtype.value
-    load = f"""{model.component} = {component_class}.from_pretrained(
-    source, subfolder={model.component!r}, quantization_config=config, dtype=torch.{dtype}{options}
-)"""
-    if on_cpu:
-        imports += "from quantlab.models.cpu import bitsandbytes_on_cpu\n"
-        body = "\n".join("    " + line for line in load.splitlines())
-        load = f"with bitsandbytes_on_cpu():  # measured without a GPU; on one, leave this line out\n{body}"
-    move = "" if on_cpu else '.to("cuda")'
-    return f'''"""Loads {model.name} under the setting that quantlab chose; see README.md beside this file."""
-import json
-from pathlib import Path
-
-import torch
-from diffusers import BitsAndBytesConfig, {component_class}, {index["_class_name"]}
-{imports}
-config = BitsAndBytesConfig.from_dict(json.loads(Path(__file__).with_name("quantization_config.json").read_text()))
-source = {place}
-{load}
-pipe = {index["_class_name"]}.from_pretrained(
-    source, {model.component}={model.component}, dtype=torch.{dtype}{options}
-){move}
-'''
+        imports, place = [], repr(str(Path(source.location).resolve()) if source.is_local else source.location)
+    lines = [
+        f"{component} = {cls}.from_pretrained(source, subfolder={component!r}, quantization_config=config, {options})",
+        f"pipe = {pipeline}.from_pretrained(source, {component}={component}, {options})",
+    ]
+    if "threads" in study.identity.get("device", ""):
+        imports.append("from quantlab.models.cpu import bitsandbytes_without_gpu")
+        lines[0] = f"with bitsandbytes_without_gpu():  # does nothing where there is a GPU\n    {lines[0]}"
+        lines.append('pipe = pipe.to("cuda") if torch.cuda.is_available() else pipe')
+    else:
+        lines[1] += '.to("cuda")'
+    return "\n".join(
+        [
+            f'"""Loads {model.name} under the setting that quantlab chose; see README.md beside this file."""',
+            "import json",
+            "from pathlib import Path",
+            "import torch",
+            f"from diffusers import BitsAndBytesConfig, {cls}, {pipeline}",
+            *imports,
+            'file = Path(__file__).with_name("quantization_config.json")',
+            "config = BitsAndBytesConfig.from_dict(json.loads(file.read_text()))",
+            f"source = {place}",
+            *lines,
+            "",
+        ]
+    )
 
 
 def _readme(study: StudyView, row: Row, reason: str) -> str:

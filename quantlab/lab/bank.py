@@ -11,7 +11,7 @@ from torch import nn
 from quantlab.lab import forms
 from quantlab.lab.memory import module_bytes
 from quantlab.lab.skip import Resolution, linear_layers, resolve
-from quantlab.spec import QuantSpec, ReferenceSpec
+from quantlab.spec import Int8Spec, QuantSpec, ReferenceSpec
 
 
 class Bank:
@@ -38,7 +38,8 @@ class Bank:
         if isinstance(spec, ReferenceSpec):
             weights = sum(layer.weight.numel() for layer in self.layers.values())
             return Resolution((), tuple(self.layers), 0, weights, ())
-        return resolve(self.layers, spec.skip, self._always_kept)
+        bits = 8.0 if isinstance(spec, Int8Spec) else 4.5
+        return resolve(self.layers, spec.skip, self._always_kept, bits)
 
     def assemble(self, spec: QuantSpec) -> Resolution:
         """Make the component what `from_pretrained` with the spec's config would have loaded."""

@@ -159,8 +159,10 @@ def load(path: Path, device: torch.device) -> ProbeSet:
     """Read a probe set that `save` wrote.
 
     Raises:
-        StudyError: where the file is damaged.
+        StudyError: where the file is absent or damaged.
     """
+    if not path.exists():
+        raise StudyError(f"{path} is not there; run the sweep again to record the probe set")
     probes = []
     try:
         with safe_open(path, framework="pt") as file:

@@ -43,13 +43,16 @@ def linear_layers(component: nn.Module) -> dict[str, nn.Linear]:
     return {path: module for path, module in component.named_modules() if isinstance(module, nn.Linear)}
 
 
-def resolve(layers: dict[str, nn.Linear], skip: tuple[str, ...], always_kept: tuple[str, ...] = ()) -> Resolution:
+def resolve(
+    layers: dict[str, nn.Linear], skip: tuple[str, ...], always_kept: tuple[str, ...] = (), bits: float = 8.0
+) -> Resolution:
     """The layers that a skip list keeps and those that it leaves to quantize.
 
     Args:
         layers: the component's linear layers by path, unquantized.
         skip: the user's entries.
         always_kept: entries that diffusers adds itself (the model's ``_keep_in_fp32_modules``).
+        bits: bits that a quantized weight takes, to say what an entry costs.
 
     Raises:
         ConfigError: for an entry that matches no layer.
@@ -74,7 +77,8 @@ def resolve(layers: dict[str, nn.Linear], skip: tuple[str, ...], always_kept: tu
             size = sum(layers[path].weight.numel() * layers[path].weight.element_size() for path in hit)
             notes.append(
                 f"skip entry {entry!r} keeps {len(hit)} layers, {kept / total:.1%} of the linear weights: "
-                f"{size / 1e6:.2f} MB stay in high precision"
+                f"{size / 1e6:.2f} MB stay in high precision, {(size - kept * bits / 8) / 1e6:.2f} MB more than at "
+                f"{bits:g} bits a weight"
             )
     keeps = {path for path in layers if any(matches(entry, path) for entry in (*skip, *always_kept))}
     if len(keeps) == len(layers):

@@ -46,6 +46,13 @@ def bitsandbytes_on_cpu() -> Iterator[None]:
         mapping.update(before)
 
 
+def bitsandbytes_without_gpu() -> contextlib.AbstractContextManager[None]:
+    """`bitsandbytes_on_cpu` on a machine without a GPU; elsewhere a context that does nothing."""
+    import torch
+
+    return contextlib.nullcontext() if torch.cuda.is_available() else bitsandbytes_on_cpu()
+
+
 def plain_4bit_forward(model: Any) -> None:
     """Keep every `bitsandbytes.nn.Linear4bit` of a model from repacking its weight for AVX512-BF16 CPUs."""
     import bitsandbytes as bnb

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quantlab.config import Device, ModelConfig
-from quantlab.errors import ConfigError, ModelError, unknown
+from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
 from quantlab.models.quiet import hide_progress
 from quantlab.models.source import Source, locate
 
@@ -45,7 +45,9 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> DiffusionPipeline
             source.location, dtype=torch_dtype(model), use_safetensors=True, **source.options
         )
     pipeline.set_progress_bar_config(disable=True)
-    component_of(pipeline, model)
+    absent = [name for name, p in component_of(pipeline, model).named_parameters() if p.device.type == "meta"]
+    if absent:
+        raise ModelError(f"{source.location}: {model.component} lacks {len(absent)} weights, {absent[0]} among them")
     return pipeline if device.type == "cpu" else pipeline.to(device)
 
 
@@ -100,15 +102,20 @@ def torch_dtype(model: ModelConfig) -> torch.dtype:
 @contextlib.contextmanager
 def _explained(model: ModelConfig, source: Source) -> Iterator[None]:
     """Turn what the libraries raise for absent or broken weights into one message."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    from safetensors import SafetensorError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, SafetensorError) as error:
+    except QuantlabError:
+        raise
+    except Exception as error:  # the libraries raise whatever a broken folder happens to break
         first = " ".join(str(error).split())[:200]
         if source.is_local:
-            raise ModelError(f"the pipeline in {source.location} cannot be read: {first}") from error
+            raise ModelError(
+                f"the pipeline in {source.location} cannot be read: {type(error).__name__}: {first}"
+            ) from error
+        if not isinstance(error, OSError | HfHubHTTPError):
+            raise
         raise ModelError(
             f"model.repo={model.repo!r} cannot be loaded: looked in the Hugging Face cache and on the Hub ({first}). "
             f"The repository may be gated: accept its licence at https://huggingface.co/{model.repo} and run "

@@ -66,6 +66,8 @@ def _check_folder(folder: Path, model: ModelConfig) -> None:
     if model.component not in parts:
         raise unknown("model.component", model.component, parts)
     for part in parts:
+        if not (folder / part).is_dir():
+            raise ModelError(f"model.path={model.path!r}: its folder {part}/ is missing; fetch the pipeline again")
         check_weights(folder / part, required=part == model.component)
 
 

@@ -13,6 +13,8 @@ from quantlab.study.journal import METRICS
 def importances(study: StudyView) -> dict[str, dict[str, float]]:
     """Share of each objective's variance that each parameter explains (fANOVA; Hutter et al. 2014).
 
+    An objective that is the same in all trials has none.
+
     Raises:
         QuantlabError: where scikit-learn, which Optuna uses for it, is not installed.
     """
@@ -21,8 +23,12 @@ def importances(study: StudyView) -> dict[str, dict[str, float]]:
     except ImportError as error:
         raise QuantlabError("importances need scikit-learn: pip install 'quantlab[importance]'") from error
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    trials = [t for t in study.optuna_study.get_trials(deepcopy=False) if t.values]
     for index, metric in enumerate(METRICS):
+        if len({trial.values[index] for trial in trials}) < 2:  # nothing varies, so nothing explains it
+            found[metric] = {}
+            continue
         found[metric] = optuna.importance.get_param_importances(
             study.optuna_study,
             evaluator=evaluator,

@@ -72,6 +72,8 @@ def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> No
 
 def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
     """Name the anchors and the winner, each label beside its point and clear of the labels before it."""
+    if settings.empty:
+        return
     places = {
         n: (x * scale, y) for n, x, y in zip(settings["number"], settings[column], settings["snr_db"], strict=True)
     }

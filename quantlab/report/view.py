@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 import pandas as pd
+import yaml
+from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.compose import from_yaml
 from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig
@@ -90,6 +92,23 @@ def skip_names(model: ModelConfig) -> dict[str, str]:
     return {",".join(sorted(set(entries))): name for name, entries in model.skips.items()}
 
 
+def read_sweep_config(file: Path) -> SweepConfig:
+    """The configuration that a study was measured under.
+
+    Raises:
+        StudyError: where the file is absent or damaged.
+    """
+    if not file.exists():
+        raise StudyError(f"study={file.parent.name!r} has no config.yaml: quantlab sweep has not begun it")
+    try:
+        config = from_yaml(file.read_text(), SweepConfig)
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StudyError(f"{file} cannot be read ({reason}); remove it and run the sweep again") from None
+    assert isinstance(config, SweepConfig)
+    return config
+
+
 def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | None = None) -> StudyView:
     """A view of an open study.
 
@@ -98,10 +117,7 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         budget: limits to choose the winner under; where nothing is set, those that the study was made with.
         rule: how to choose; likewise.
     """
-    text = (store.folder / "config.yaml").read_text() if (store.folder / "config.yaml").exists() else None
-    if text is None:
-        raise StudyError(f"study={store.folder.name!r} has no config.yaml: it was never begun by quantlab sweep")
-    config = from_yaml(text, SweepConfig)
+    config = read_sweep_config(store.folder / "config.yaml")
     if budget is None or budget == BudgetConfig():
         budget = config.budget
     rows = store.rows()

@@ -27,7 +27,7 @@ def identity(
         {"call": model.call, "prompts": model.prompts[: max(score.prompts, score.images)]}, sort_keys=True, default=str
     )
     return {
-        "model": model_fingerprint,
+        "model": f"{model.name} {model_fingerprint}",
         "component": model.component,
         "dtype": model.dtype.value,
         "pipeline call and prompts": hashlib.sha256(call.encode()).hexdigest()[:16] + " " + call[:120],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ _MEASURED = (
 )
 _COLUMNS = (
     *("number", "state", "key", *ReferenceSpec().columns(), *_MEASURED),
-    *("psnr_db", "ssim", "pareto", "repeat_of", "failure", "notes"),
+    *("psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "repeat_of", "failure", "notes"),
 )
 
 
@@ -55,6 +56,9 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             **{name: getattr(m, name) if m else None for name in _MEASURED},
             "psnr_db": (row.images or {}).get("psnr_db"),
             "ssim": (row.images or {}).get("ssim"),
+            "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if m else None,
+            "device": m.provenance.get("device") if m else None,
+            "threads": m.provenance.get("threads") if m else None,
             "pareto": row.number in members,
             "repeat_of": row.repeat_of,
             "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
@@ -67,7 +71,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of")
+    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "threads")
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
     decimal = ("snr_db", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
     dtypes = {}
@@ -78,7 +82,7 @@ def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
             dtypes[name] = "boolean"
         elif name != "peak_memory_source" and name.startswith(whole):
             dtypes[name] = "Int64"
-        elif name.startswith(decimal) or name in ("forward_s", "wall_s"):
+        elif (name != "snr_db_by_timestep" and name.startswith(decimal)) or name in ("forward_s", "wall_s"):
             dtypes[name] = "Float64"
         else:
             dtypes[name] = "string"

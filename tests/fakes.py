@@ -11,7 +11,6 @@ from pathlib import Path
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig, SpaceConfig
 from quantlab.measurement import Failure, Measurement, Outcome
 from quantlab.search.driver import Driver
-from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec, ReferenceSpec
 from quantlab.study.rows import Row
@@ -99,7 +98,7 @@ def session(
 ) -> tuple[Driver, list[Row]]:
     """One run of the driver over a study's folder, as ``quantlab sweep`` does it; the rows afterwards."""
     search = SearchConfig(sampler=sampler, n_trials=n_trials)
-    with StudyStore(folder, make_sampler(sampler, seed=0)) as store:
+    with StudyStore(folder) as store:
         driver = Driver(
             store,
             executor,

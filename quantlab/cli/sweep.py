@@ -19,7 +19,6 @@ from quantlab.report.view import look, read_sweep_config
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.finalists import draw_finalists
-from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec
 from quantlab.study.anchors import anchors
@@ -43,8 +42,6 @@ def main(config: SweepConfig) -> int:
     locate(config.model)  # nor makes a folder for a model that is not there
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder) as store:
-        trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
-        store.optuna_study.sampler = make_sampler(config.search.sampler, config.search.seed + trials)
         console.print(f"study {folder.name} in {folder}/")
         if store.mended_bytes:
             console.print(f"a torn last line of the journal was cut off ({store.mended_bytes} bytes)")

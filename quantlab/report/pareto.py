@@ -42,7 +42,8 @@ def plot_pareto(study: StudyView) -> Figure:
     left.set_xlabel("memory held by the component, MB")
     right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
     left.set_ylabel("prediction SNR, dB")
-    left.legend(loc="center left", fontsize=8)
+    if not settings.empty:
+        left.legend(loc="center left", fontsize=8)
     figure.suptitle(f"{study.name}: {len(settings)} settings, {int(settings['pareto'].sum())} on the front")
     return figure
 

@@ -16,6 +16,7 @@ from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
 from quantlab.measurement import Measurement, Outcome
 from quantlab.search.executor import Executor
+from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Params, Space
 from quantlab.spec import QuantSpec
 from quantlab.study.anchors import anchors
@@ -63,6 +64,8 @@ class Driver:
         self._budget = budget
         self._report = report
         self._known = store.known()
+        trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
+        store.optuna_study.sampler = make_sampler(search.sampler, search.seed + trials)
         self._stop = False
         if search.sampler is Sampler.gp:
             self._check_constraints()

@@ -66,7 +66,7 @@ def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, floa
 
 
 def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
-    """The winner among the front's quantized members.
+    """The winner among the front's quantized members; anchors outside the space win only where nothing else can.
 
     Args:
         rows: the study's rows.
@@ -85,10 +85,13 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     within = [(row, m) for row, m in candidates if all(v <= 0 for v in violations(m, budget).values())]
     if not within:
         raise StudyError(_nothing_fits(candidates, budget))
+    asked = [(row, m) for row, m in within if row.number >= 0] or within
+    members = {row.number for row in front(rows)}
+    pairs = [(row, m) for row, m in asked if row.number in members]
+    if not pairs:  # all that was asked for is beaten by the reference, or by an anchor outside the space
+        members = {row.number for row in front([row for row, _ in asked])}
+        pairs = [(row, m) for row, m in asked if row.number in members]
     reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)
-    members = {row.number for row in front([row for row, _ in within] + ([reference[0]] if reference else []))}
-    members = members & {row.number for row, _ in within} or {row.number for row in front([row for row, _ in within])}
-    pairs = [(row, m) for row, m in within if row.number in members]
     rule = (Rule.max_snr if limited else Rule.knee) if rule is Rule.auto else rule
     where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
     if rule is Rule.knee:

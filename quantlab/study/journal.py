@@ -34,9 +34,7 @@ def mend(path: Path) -> int:
     return len(data) - whole
 
 
-def open_journal(
-    path: Path, name: str, sampler: optuna.samplers.BaseSampler | None = None, read_only: bool = False
-) -> optuna.Study:
+def open_journal(path: Path, name: str, read_only: bool = False) -> optuna.Study:
     """The Optuna study in a journal file, made where it is new; nothing is written where it is only read.
 
     Raises:
@@ -50,9 +48,7 @@ def open_journal(
         raise ValueError(f"it holds study {held[0]!r}, so its folder must be called that, not {name!r}")
     if read_only:
         return optuna.load_study(study_name=name, storage=storage)
-    study = optuna.create_study(
-        study_name=name, storage=storage, sampler=sampler, directions=list(DIRECTIONS), load_if_exists=True
-    )
+    study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
     if not study.metric_names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

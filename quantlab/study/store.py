@@ -63,7 +63,6 @@ class StudyStore:
 
     Args:
         folder: ``results/<study>/``.
-        sampler: who proposes, for a study that is to be continued.
         read_only: only look; the journal of a running sweep may be read.
 
     Raises:
@@ -71,14 +70,12 @@ class StudyStore:
         ConfigError: for a folder that cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, sampler: optuna.samplers.BaseSampler | None = None, read_only: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder = folder
         self._lock = None if read_only else _locked(folder)
         self.mended_bytes = 0 if read_only else mend(folder / "journal.log")
         try:
-            self.optuna_study = open_journal(folder / "journal.log", folder.name, sampler, read_only)
+            self.optuna_study = open_journal(folder / "journal.log", folder.name, read_only)
         except (ValueError, KeyError) as error:
             self._release()
             raise StudyError(f"{folder / 'journal.log'} cannot be read: {error}") from error

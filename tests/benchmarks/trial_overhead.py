@@ -17,7 +17,6 @@ from quantlab.compose import compose
 from quantlab.lab import Lab
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
-from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -27,8 +26,7 @@ def main(*overrides: str) -> float:
     """Run the benchmark, print its figures and return the total wall time over the total forward time."""
     with tempfile.TemporaryDirectory() as results:
         config = compose("sweep", [f"results_dir={results}", "device=cpu", *overrides])
-        sampler = make_sampler(config.search.sampler, config.search.seed)
-        with Lab(config.model, config.score, config.device) as lab, StudyStore(Path(results) / "b", sampler) as store:
+        with Lab(config.model, config.score, config.device) as lab, StudyStore(Path(results) / "b") as store:
             ends, forwards = [time.perf_counter()], []
 
             def report(row: Row, measured: bool) -> None:

@@ -271,3 +271,11 @@ def test_the_same_seed_proposes_the_same_settings(sampler: Sampler, tmp_path: Pa
 
 def test_tpe_is_multivariate() -> None:
     assert make_sampler(Sampler.tpe, 0)._multivariate  # type: ignore[attr-defined]
+
+
+def test_a_resumed_random_search_goes_on_instead_of_repeating_its_start(tmp_path: Path) -> None:
+    space = small_space()
+    space.method, space.llm_int8_threshold, space.llm_int8_threshold_range = ["llm_int8"], [0.0], [0.5, 12.0]
+    for wanted in (70, 140):
+        _, found = session(tmp_path / "s", FakeExecutor(), Sampler.random, wanted, space)
+        assert len({row.spec.key for row in found}) == wanted

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from quantlab.config import BudgetConfig, Rule
 from quantlab.errors import ConfigError, StudyError
 from quantlab.measurement import Failure, Measurement
-from quantlab.spec import Int8Spec, QuantSpec, ReferenceSpec
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.study.front import choose, front, violations
 from quantlab.study.rows import Row
 
@@ -169,3 +169,16 @@ def test_violations_are_positive_exactly_where_a_limit_is_missed(memory: float, 
 def test_a_single_setting_is_its_own_knee() -> None:
     only = row(5, 20, 2, 30)
     assert choose([only], BudgetConfig()).row is only
+
+
+def test_an_anchor_outside_the_space_does_not_win_over_what_was_asked_for() -> None:
+    rows = [row(-2, 40, 1, 1, Int4Spec()), row(0, 30, 2, 2), row(1, 31, 3, 3)]
+    assert choose(rows, BudgetConfig()).row.number >= 0
+    assert choose(rows, BudgetConfig(memory_mb=1.5)).row.number == -2
+
+
+def test_a_setting_that_the_reference_beats_wins_only_where_all_are_beaten() -> None:
+    reference = row(-1, 100, 7, 1, ReferenceSpec())
+    worse, better = row(0, 50, 10, 5), row(1, 30, 3, 2)
+    assert choose([reference, worse, better], BudgetConfig(), Rule.max_snr).row is better
+    assert choose([reference, worse], BudgetConfig(), Rule.max_snr).row is worse

@@ -221,7 +221,7 @@ def other_score() -> object:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model": "ccc"}, ["model 'fake aaa'", "now it is 'fake ccc'"]),
+        ({"model": "ccc"}, ["model 'm aaa'", "now it is 'm ccc'"]),
         ({"probes": "ddd"}, ["probe set 'bbb'", "now it is 'ddd'"]),
         ({"score": other_score()}, ["score", '"timesteps": 4', '"timesteps": 2']),
         ({"call": {"steps": 5}}, ['"steps": 4', '"steps": 5']),

@@ -95,7 +95,7 @@ def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, s
             fontsize=8,
             color=colour,
             va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.4, "pad": 0.4},
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
         )
         if number == winner:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from quantlab.cli.show import console
 from quantlab.config import ExportConfig
 from quantlab.errors import StudyError
 from quantlab.export.write import export
-from quantlab.report.view import StudyView, look
-from quantlab.study.rows import Row
+from quantlab.report.view import look
 from quantlab.study.store import StudyStore
 
 
@@ -23,13 +20,8 @@ def main(config: ExportConfig) -> int:
             row, reason = study.winner.row, study.winner.reason
         else:
             raise StudyError(str(study.why_none))
-        folder = write_export(study, row, reason, config.llm_int8_enable_fp32_cpu_offload)
+        folder = export(study, row, reason, config.llm_int8_enable_fp32_cpu_offload)
     console.print(f"trial {row.number}, {row.spec.key}: {reason}")
     for name in ("quantization_config.json", "load.py", "README.md"):
         console.print(f"  {folder / name}")
     return 0
-
-
-def write_export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = False) -> Path:
-    """Write the folder and return it."""
-    return export(study, row, reason, fp32_cpu_offload)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantlab.cli.export import write_export
 from quantlab.cli.progress import SearchProgress
 from quantlab.cli.report import print_front, write_report
 from quantlab.cli.show import console
@@ -13,6 +12,7 @@ from quantlab.config import Sampler, SweepConfig
 from quantlab.errors import ConfigError, StudyError
 from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
+from quantlab.export.write import export
 from quantlab.lab import Lab
 from quantlab.models.source import locate
 from quantlab.report.view import look, read_sweep_config
@@ -112,7 +112,7 @@ def _conclude(store: StudyStore, config: SweepConfig) -> int:
     print_front(study)
     if study.winner is None:
         raise StudyError(str(study.why_none))
-    folder = write_export(study, study.winner.row, study.winner.reason)
+    folder = export(study, study.winner.row, study.winner.reason)
     config_file = folder / "quantization_config.json"
     proof = verify(study, study.winner.row, read_config(config_file), config.device)
     _print_files(store.folder, folder)

@@ -13,7 +13,7 @@ from quantlab.lab.probes import load as load_probes
 from quantlab.lab.provenance import provenance, set_threads
 from quantlab.lab.replay import replay
 from quantlab.measurement import snr_db
-from quantlab.models.load import load_component, resolve_device
+from quantlab.models.load import load_component, pipeline_index, resolve_device
 from quantlab.report.view import StudyView
 from quantlab.study.identity import check_identity, identity
 from quantlab.study.rows import Row
@@ -57,29 +57,17 @@ def verify(study: StudyView, row: Row, config: BitsAndBytesConfig | None, device
     where = resolve_device(device)
     set_threads(m.provenance.get("threads"))
     check_identity(study.name, study.identity, _here(study, where))
-    source_class = _component_class(study)
-    component = load_component(study.model, getattr(diffusers, source_class), config, where)
+    cls = getattr(diffusers, pipeline_index(study.model)[study.model.component][1])
+    component = load_component(study.model, cls, config, where)
     probe_set = load_probes(study.folder / "probes.safetensors", where)
     result = replay(component, probe_set, where)
-    signal = sum(probe["signal"] for probe in result.probes)
-    error = sum(probe["error"] for probe in result.probes)
     del component
     if where.type == "cuda":
         torch.cuda.empty_cache()
-    return Proof(row, result.output_sha256 == m.output_sha256, snr_db(signal, error))
+    return Proof(row, result.output_sha256 == m.output_sha256, snr_db(result.signal, result.error))
 
 
 def _here(study: StudyView, device: torch.device) -> dict[str, str]:
     """The part of the identity that this machine decides."""
     current = identity(study.model, study.config.score, "", "", provenance(device))
     return {name: current[name] for name in ("device", "libraries")}
-
-
-def _component_class(study: StudyView) -> str:
-    from diffusers import DiffusionPipeline
-
-    from quantlab.models.source import locate
-
-    source = locate(study.model)
-    index = DiffusionPipeline.load_config(source.location, **source.options)
-    return str(index[study.model.component][1])

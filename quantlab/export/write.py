@@ -8,6 +8,7 @@ from typing import Any
 
 from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json
+from quantlab.models.load import pipeline_index
 from quantlab.models.source import locate
 from quantlab.report.view import StudyView
 from quantlab.study.rows import Row
@@ -26,8 +27,6 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
     Raises:
         StudyError: for the reference, which has no config, and for a setting that failed.
     """
-    from diffusers import DiffusionPipeline
-
     config = row.spec.to_config()
     if config is None:
         raise StudyError(f"trial={row.number} is the unquantized reference: there is no config to export")
@@ -35,19 +34,17 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to export: {row.outcome}")
     config.llm_int8_enable_fp32_cpu_offload = fp32_cpu_offload
-    source = locate(study.model)
-    index = DiffusionPipeline.load_config(source.location, **source.options)
     folder = study.folder / "winner"
     folder.mkdir(exist_ok=True)
     (folder / "quantization_config.json").write_text(config_to_json(config))
-    (folder / "load.py").write_text(_snippet(study, index))
+    (folder / "load.py").write_text(_snippet(study, pipeline_index(study.model)))
     (folder / "README.md").write_text(_readme(study, row, reason))
     (folder / "export.json").write_text(json.dumps({"number": row.number, "key": row.spec.key}, indent=2) + "\n")
     return folder
 
 
 def _snippet(study: StudyView, index: dict[str, Any]) -> str:
-    """Ten lines that load the pipeline; a study of a CPU's also runs without a GPU, which diffusers alone refuses."""
+    """A short script that loads the pipeline; a CPU study's also runs without a GPU, which diffusers alone refuses."""
     model, component = study.model, study.model.component
     source = locate(model)
     options = "".join(f", {k}={v!r}" for k, v in source.options.items() if k != "local_files_only")

@@ -142,8 +142,7 @@ class Lab:
     def _measurement(
         self, spec: QuantSpec, resolution: Resolution, result: Replay, memory_bytes: int, start: float
     ) -> Measurement:
-        signal = sum(probe["signal"] for probe in result.probes)
-        error = sum(probe["error"] for probe in result.probes)
+        signal, error = result.signal, result.error
         low, median, high = _quartiles(result.latencies_ms)
         return Measurement(
             key=spec.key,

@@ -37,6 +37,16 @@ class Replay:
     peak_source: str
     output_sha256: str
 
+    @property
+    def signal(self) -> float:
+        """Sum of the references' squares over all probes."""
+        return sum(probe["signal"] for probe in self.probes)
+
+    @property
+    def error(self) -> float:
+        """Sum of the squared differences from the references over all probes."""
+        return sum(probe["error"] for probe in self.probes)
+
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:

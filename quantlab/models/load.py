@@ -92,6 +92,19 @@ def load_component(
     return component.eval() if config is not None else component.to(device).eval()
 
 
+def pipeline_index(model: ModelConfig) -> dict[str, Any]:
+    """The pipeline's ``model_index.json``: its class by ``_class_name``, library and class of each part by its name.
+
+    Raises:
+        ModelError: where it cannot be found or read.
+    """
+    from diffusers import DiffusionPipeline
+
+    source = locate(model)
+    with _explained(model, source):
+        return dict(DiffusionPipeline.load_config(source.location, **source.options))
+
+
 def torch_dtype(model: ModelConfig) -> torch.dtype:
     """The torch dtype that the model is loaded in."""
     dtype = getattr(torch, model.dtype.value)

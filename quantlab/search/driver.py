@@ -112,12 +112,10 @@ class Driver:
         self._learn(Row(number, spec, outcome), measured=True)
 
     def _run_grid(self) -> None:
-        cells = self._space.grid()
-        for params in cells:
+        for params in self._space.grid():
             if self._stop or (self._search.n_trials is not None and len(self._known) >= self._search.n_trials):
                 break
-            if self._space.spec(params).key not in self._known:
-                self._run_fixed(params)
+            self._run_fixed(params)
 
     def _run_sampler(self) -> None:
         inside = sum(self._space.params(row.spec) is not None for row in self._known.values())

@@ -9,7 +9,7 @@ sweep: $(STAMP)        ## the main job: search the embedded pipeline's settings,
 	$(PY) -m quantlab sweep
 
 test: $(STAMP) lint types   ## lint, types, tests
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -18,8 +18,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(PY) -m mypy
 
-bench: $(STAMP)        ## time a trial against its own forwards
-	$(PY) tests/benchmarks/trial_overhead.py
+bench: $(STAMP)        ## time quantlab against its own forwards and against the documented loop
+	$(PY) -m quantlab bench switch overhead
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,10 +6,14 @@ import importlib
 import os
 import sys
 
-from quantlab.config import COMMANDS
+from quantlab.config import COMMANDS, Part
 from quantlab.errors import QuantlabError, unknown
 
 _USAGE = "usage: python -m quantlab COMMAND [OPTION=VALUE ...]"
+
+_WITH_VALUE = {f"--{name}" for name in ("cfg", "config-dir", "config-name", "config-path", "package", "info")}
+_WITH_VALUE |= {"-c", "-cd", "-cn", "-cp", "-p", "-i"}
+"""Hydra's flags that the next word belongs to."""
 
 
 def help_text() -> str:
@@ -23,6 +27,8 @@ def help_text() -> str:
         "  python -m quantlab sweep model=sd3 model.path=FOLDER      the same for a Stable Diffusion 3 of yours",
         "  python -m quantlab sweep sweeps=search budget.memory_mb=3 the best setting within 3 MB, by Optuna",
         "  python -m quantlab run quant=nf4 skip=proj_out            one setting, one row",
+        "  python -m quantlab run model=flux_dev model.weights=random lab.limit_gb=16",
+        "                                                            what a model without its weights needs of a card",
         "",
         "'python -m quantlab COMMAND --help' lists a command's options; --cfg job, -m and --config-dir work as in any",
         "Hydra application.",
@@ -40,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
+        if command == "bench":
+            arguments = _named_parts(arguments)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them itself
         importlib.import_module("quantlab.cli.app").run(command, arguments)
     except QuantlabError as error:
@@ -48,6 +56,19 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("quantlab: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _named_parts(arguments: list[str]) -> list[str]:
+    """``bench switch naive`` stands for ``bench parts=[switch,naive]``."""
+    named: list[str] = []
+    others: list[str] = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        is_part = word.isidentifier() and before not in _WITH_VALUE
+        (named if is_part else others).append(word)
+    for word in named:
+        if word not in Part.__members__:
+            raise unknown("a part of bench", word, Part.__members__)
+    return [f"parts=[{','.join(named)}]", *others] if named else others
 
 
 if __name__ == "__main__":

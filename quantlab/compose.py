@@ -31,7 +31,7 @@ def compose(command: str, overrides: list[str]) -> Any:
     """The configuration of a command as its dataclass.
 
     Args:
-        command: "sweep", "run", "report", "export" or "verify".
+        command: a name of `quantlab.config.COMMANDS`.
         overrides: as on the command line, such as ``["model=sd3", "search.n_trials=20"]``.
 
     Raises:

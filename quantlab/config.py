@@ -25,6 +25,21 @@ class Device(Enum):
     cpu = "cpu"
 
 
+class Weights(Enum):
+    """Where weights come from: the checkpoint, or random ones of the true size, made on the device."""
+
+    checkpoint = "checkpoint"
+    random = "random"
+
+
+class Residency(Enum):
+    """Where the reference's weights stay; auto decides from the sizes."""
+
+    auto = "auto"
+    resident = "resident"
+    stream = "stream"
+
+
 class Sampler(Enum):
     """How settings are proposed."""
 
@@ -46,6 +61,24 @@ class Rule(Enum):
 
 
 @dataclass
+class ArchitectureConfig:
+    """A pipeline at its true size without its weights, for ``model.weights=random``.
+
+    Attributes:
+        pipeline, component, scheduler: classes of diffusers.
+        config, scheduler_config: arguments of the component and of the scheduler.
+        conditioning: shape of each embedding that the pipeline's ``__call__`` takes instead of a prompt.
+    """
+
+    pipeline: str = MISSING
+    component: str = MISSING
+    scheduler: str = MISSING
+    config: dict[str, Any] = field(default_factory=dict)
+    scheduler_config: dict[str, Any] = field(default_factory=dict)
+    conditioning: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass
 class ModelConfig:
     """A pipeline, the component of it that is quantized, and how it is called.
 
@@ -55,6 +88,8 @@ class ModelConfig:
         path: local folder in diffusers' format; goes before repo.
         repo: repository on the Hugging Face Hub.
         revision, variant: of the repository or folder.
+        weights: the checkpoint's, or random ones: memory and latency are then real, and fidelity means nothing.
+        architecture: what random weights are made for.
         component: attribute of the pipeline to quantize.
         dtype: dtype that everything is loaded in and that the remaining modules keep (``torch_dtype``).
         call: keyword arguments of the pipeline's ``__call__``.
@@ -68,6 +103,8 @@ class ModelConfig:
     repo: str | None = None
     revision: str | None = None
     variant: str | None = None
+    weights: Weights = Weights.checkpoint
+    architecture: ArchitectureConfig | None = None
     component: str = "transformer"
     dtype: Dtype = Dtype.float16
     call: dict[str, Any] = field(default_factory=dict)
@@ -77,13 +114,32 @@ class ModelConfig:
 
 @dataclass
 class ScoreConfig:
-    """What is measured: prompts x timesteps probes, warm-up forwards, prompts drawn in full for finalists."""
+    """What is measured: prompts x timesteps probes, warm-up forwards, prompts drawn in full for finalists.
+
+    warmup null: one forward on a CPU; on CUDA until two in a row take the same time within 2 %, at most 8.
+    """
 
     prompts: int = 4
     timesteps: int = 4
     seed: int = 0
-    warmup: int = 1
+    warmup: int | None = None
     images: int = 3
+
+
+@dataclass
+class LabConfig:
+    """How the lab uses the device's memory.
+
+    Attributes:
+        residency: where the reference's weights stay: on the device, or on the host and streamed.
+        bank_gb: most that quantized forms may hold beyond the setting at hand, in 10^9 bytes; null: three quarters of
+            what is free.
+        limit_gb: most that the process may take of a CUDA device, in 10^9 bytes, as if the card were smaller.
+    """
+
+    residency: Residency = Residency.auto
+    bank_gb: float | None = None
+    limit_gb: float | None = None
 
 
 @dataclass
@@ -141,6 +197,7 @@ class SweepConfig:
     results_dir: str = "results"
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
+    lab: LabConfig = field(default_factory=LabConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
@@ -154,6 +211,7 @@ class RunConfig:
 
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
+    lab: LabConfig = field(default_factory=LabConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     skip: Any = None
     score: ScoreConfig = field(default_factory=ScoreConfig)
@@ -191,11 +249,44 @@ class VerifyConfig:
     device: Device = Device.auto
 
 
+class Part(Enum):
+    """A part of `quantlab bench`."""
+
+    switch = "switch"
+    overhead = "overhead"
+    naive = "naive"
+    peers = "peers"
+
+
+@dataclass
+class BenchConfig:
+    """`quantlab bench`.
+
+    Attributes:
+        parts: what to run; its names may also stand alone behind the command.
+        name: of the folder below ``results_dir`` that results are written to, ``bench-NAME``.
+        generations: prompts that `naive` also draws in full for each setting; 0 leaves that out.
+        peers_python: a Python with optimum-benchmark; null makes an environment for it in the cache folder.
+    """
+
+    parts: list[Part] = field(default_factory=lambda: list(Part))
+    name: str = MISSING
+    results_dir: str = "results"
+    device: Device = Device.auto
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lab: LabConfig = field(default_factory=LabConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    generations: int = 8
+    peers_python: str | None = None
+
+
 COMMANDS: dict[str, tuple[type, str]] = {
     "sweep": (SweepConfig, "search a model's settings; ends with a Pareto plot and an exported, verified config"),
     "run": (RunConfig, "measure one setting and print its row"),
     "report": (ReportConfig, "print a study's front and winner; write its tables and plots again"),
     "export": (ExportConfig, "write the winner's (or a trial's) BitsAndBytesConfig, loading snippet and reasons"),
     "verify": (VerifyConfig, "load an exported config as documented and compare its outputs bit for bit"),
+    "bench": (BenchConfig, "time quantlab against its own forwards and against the documented loop"),
 }
 """Each command with its schema and its line in --help."""

@@ -32,6 +32,10 @@ class OutOfMemoryError(MeasurementError):
     """The device's memory did not suffice for the setting."""
 
 
+class DeviceLostError(QuantlabError, RuntimeError):
+    """The CUDA context is broken: no further kernel runs in this process."""
+
+
 class NothingQuantizedError(MeasurementError):
     """The skip list kept every layer, so that the setting is the reference under another name."""
 

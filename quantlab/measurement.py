@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MEANINGLESS = "not meaningful: random weights"
+"""What is said of fidelity wherever it is shown, of a model without its own weights."""
+
 IDENTICAL_DB = 100.0
 """Stands for an error of nothing: SNR and PSNR are cut off here, so that every number in a study is finite."""
 
@@ -38,6 +41,7 @@ class Measurement:
         latency_ms: median of one component forward at the deployed shape, in milliseconds.
         latency_iqr_ms: interquartile range of the same.
         forward_s: seconds spent in the timed probe forwards.
+        warmup_s: seconds spent in forwards before them.
         wall_s: seconds of the whole measurement.
         layers_quantized, layers_kept: linear layers.
         parameters_quantized, parameters_kept: their weights.
@@ -66,6 +70,12 @@ class Measurement:
     output_sha256: str
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    warmup_s: float = 0.0
+
+    @property
+    def fidelity_is_meaningful(self) -> bool:
+        """Whether SNR, relative L2 and cosine say anything of the model; they do not where its weights are random."""
+        return self.provenance.get("weights") != "random"
 
     @property
     def snr_db_by_timestep(self) -> dict[float, float]:

@@ -73,6 +73,9 @@ class FakeExecutor:
         self.keys: list[str] = []
         self._act = act
 
+    def check(self) -> None:
+        pass
+
     def submit(self, spec: QuantSpec) -> Future[Outcome]:
         before = len(self.keys)
         self.keys.append(spec.key)

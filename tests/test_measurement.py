@@ -71,3 +71,16 @@ def test_snr_by_timestep_pools_the_prompts_of_a_timestep_in_the_order_of_steps()
     assert list(by_timestep) == [900.0, 100.0]
     assert by_timestep[900.0] == pytest.approx(10.0)
     assert by_timestep[100.0] == pytest.approx(10 * math.log10(2 / 0.04))
+
+
+def test_a_measurement_of_an_older_version_has_no_warm_up() -> None:
+    data = measurement_to_dict(fake_measurement("key", 20.0, 1, 1.0))
+    del data["warmup_s"]
+    assert measurement_from_dict(data).warmup_s == 0.0
+
+
+@pytest.mark.parametrize(("weights", "meaningful"), [({}, True), ({"weights": "random"}, False)])
+def test_fidelity_means_nothing_where_the_weights_were_random(weights: dict[str, str], meaningful: bool) -> None:
+    m = dataclasses.replace(fake_measurement("key", 20.0, 1, 1.0), provenance=weights)
+    assert m.fidelity_is_meaningful is meaningful
+    assert measurement_from_dict(measurement_to_dict(m)).fidelity_is_meaningful is meaningful

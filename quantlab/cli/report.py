@@ -39,6 +39,8 @@ def print_front(study: StudyView) -> None:
     name = functools.partial(label, study)
     console.print(rows_table([study.row(number) for number in study.anchor_numbers], name, winner, "\nanchors"))
     console.print(rows_table(front(study.rows), name, winner, "\nfront, by memory"))
+    for note in study.notes:
+        console.print(f"note: {note}")
     failed = [row for row in study.rows if row.measurement is None and row.repeat_of is None]
     for row in failed:
         console.print(f"trial {row.number} {outcome_line(row)}")

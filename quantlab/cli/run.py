@@ -6,6 +6,7 @@ from quantlab.cli.show import console, rows_table
 from quantlab.config import QuantConfig, RunConfig
 from quantlab.errors import ConfigError, MeasurementError, QuantlabError, unknown
 from quantlab.lab import Lab
+from quantlab.measurement import MEANINGLESS
 from quantlab.spec import METHODS, Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.study.rows import Row
 
@@ -13,7 +14,8 @@ from quantlab.study.rows import Row
 def main(config: RunConfig) -> int:
     """Measure and print."""
     spec = compose_spec(config.quant, _skip(config))
-    with Lab(config.model, config.score, config.device) as lab:
+    with Lab(config.model, config.score, config.device, config.lab) as lab:
+        console.print(f"reference {lab.residency}")
         try:
             measurement = lab.measure(spec)
         except RuntimeError as error:  # what torch raises for a setting that a kernel does not take
@@ -27,6 +29,8 @@ def main(config: RunConfig) -> int:
         )
         by_timestep = ", ".join(f"{t:.0f}: {snr:.1f}" for t, snr in measurement.snr_db_by_timestep.items())
         console.print(f"SNR in dB by timestep: {by_timestep}")
+        if not measurement.fidelity_is_meaningful:
+            console.print(f"note: fidelity is {MEANINGLESS}")
         for note in measurement.notes:
             console.print(f"note: {note}")
     return 0

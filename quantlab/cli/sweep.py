@@ -8,14 +8,16 @@ from quantlab.cli.progress import SearchProgress
 from quantlab.cli.report import print_front, write_report
 from quantlab.cli.show import console
 from quantlab.compose import to_yaml
-from quantlab.config import Sampler, SweepConfig
+from quantlab.config import Sampler, SweepConfig, Weights
 from quantlab.errors import ConfigError, StudyError
 from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.export.write import export
 from quantlab.lab import Lab
+from quantlab.models.random import architecture_of
 from quantlab.models.source import locate
 from quantlab.report.view import look, read_sweep_config
+from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.finalists import draw_finalists
@@ -35,17 +37,20 @@ def main(config: SweepConfig) -> int:
         raise ConfigError(f"search.n_trials={config.search.n_trials} must be at least 1, or null for all settings")
     if config.score.images < 0:
         raise ConfigError(f"score.images={config.score.images} must be at least 0 (0: no images)")
-    check_budget(config.budget)
+    check_budget(config.budget, config.rule, config.model.weights is not Weights.random)
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:
         space.grid()  # refuses a continuous space before a model is loaded
-    locate(config.model)  # nor makes a folder for a model that is not there
+    if config.model.weights is Weights.random:
+        architecture_of(config.model)
+    else:
+        locate(config.model)  # nor makes a folder for a model that is not there
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder) as store:
         console.print(f"study {folder.name} in {folder}/")
         if store.mended_bytes:
             console.print(f"a torn last line of the journal was cut off ({store.mended_bytes} bytes)")
-        with Lab(config.model, config.score, config.device, folder / "probes.safetensors") as lab:
+        with Lab(config.model, config.score, config.device, config.lab, folder / "probes.safetensors") as lab:
             fingerprint = lab.probe_set.fingerprint
             belongs = identity(config.model, config.score, lab.fingerprint, fingerprint, lab.provenance)
             store.claim(belongs | space.identity())
@@ -81,7 +86,10 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
         f"{' threads' if 'threads' in lab.provenance else ''}; {len(lab.probe_set.probes)} probes; "
         f"sampler {config.search.sampler.value}, {wanted or 'unlimited'} settings"
     )
+    console.print(f"reference {lab.residency}")
     notes: dict[str, None] = {}
+    executor = InProcess(lab)
+    drift = DriftCheck(executor, store, wanted)
     with SearchProgress(wanted, store.rows(), config.budget, config.rule) as progress:
 
         def report(row: Row, measured: bool) -> None:
@@ -89,10 +97,13 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
                 progress.add(row)
                 if row.measurement is not None:
                     notes.update(dict.fromkeys(row.measurement.notes))
+                drift.after(row)
 
-        driver = Driver(store, InProcess(lab), space, config.model, config.search, config.budget, report)
+        driver = Driver(store, executor, space, config.model, config.search, config.budget, report)
         _write_config(config, store.folder)
         measured = driver.run()
+        if measured and not driver.stopped:
+            drift.end()
     console.print(f"{measured} measured now, {len(store.known())} in all")
     for note in notes:
         console.print(f"note: {note}")
@@ -100,6 +111,9 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
 
 
 def _draw(config: SweepConfig, store: StudyStore, lab: Lab) -> None:
+    if config.model.weights is Weights.random:
+        console.print("no images are drawn: the weights are random")
+        return
     with console.status("drawing the finalists' images") as status:
         draw_finalists(
             store, lab, config.model, config.score, lambda spec: status.update(f"drawing images: {spec.key}")

@@ -9,11 +9,13 @@ import torch
 
 from quantlab.config import Device
 from quantlab.errors import StudyError
+from quantlab.lab.memory import limit_memory
 from quantlab.lab.probes import load as load_probes
 from quantlab.lab.provenance import provenance, set_threads
 from quantlab.lab.replay import replay
 from quantlab.measurement import snr_db
-from quantlab.models.load import load_component, pipeline_index, resolve_device
+from quantlab.models.load import component_class, load_component, resolve_device
+from quantlab.models.random import on_disk
 from quantlab.report.view import StudyView
 from quantlab.study.identity import check_identity, identity
 from quantlab.study.rows import Row
@@ -40,6 +42,8 @@ class Proof:
 def verify(study: StudyView, row: Row, config: BitsAndBytesConfig | None, device: Device = Device.auto) -> Proof:
     """Load the component by ``from_pretrained`` under a config, run the probe set, and compare.
 
+    Random weights are written to the cache folder for the while, to be loaded from there.
+
     Args:
         study: the study that measured the row.
         row: what was measured.
@@ -49,21 +53,23 @@ def verify(study: StudyView, row: Row, config: BitsAndBytesConfig | None, device
     Raises:
         StudyError: where the row has no measurement, or this device or these libraries are not the study's.
     """
-    import diffusers
-
     m = row.measurement
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to verify")
     where = resolve_device(device)
     set_threads(m.provenance.get("threads"))
     check_identity(study.name, study.identity, _here(study, where))
-    cls = getattr(diffusers, pipeline_index(study.model)[study.model.component][1])
-    component = load_component(study.model, cls, config, where)
     probe_set = load_probes(study.folder / "probes.safetensors", where)
-    result = replay(component, probe_set, where)
-    del component
-    if where.type == "cuda":
-        torch.cuda.empty_cache()
+    limit_memory(where, study.config.lab.limit_gb)
+    try:
+        with on_disk(study.model, where) as model:
+            component = load_component(model, component_class(model), config, where)
+        result = replay(component, probe_set, where)
+    finally:
+        component = None
+        limit_memory(where, None)
+        if where.type == "cuda":
+            torch.cuda.empty_cache()
     return Proof(row, result.output_sha256 == m.output_sha256, snr_db(result.signal, result.error))
 
 

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quantlab.config import ModelConfig, Weights
 from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json
+from quantlab.measurement import MEANINGLESS
 from quantlab.models.load import pipeline_index
-from quantlab.models.source import locate
+from quantlab.models.source import fetch, has_variant, locate
 from quantlab.report.view import StudyView
 from quantlab.study.rows import Row
+
+_FIDELITY = ("snr_db", "rel_l2", "cosine")
 
 
 def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = False) -> Path:
@@ -34,12 +38,13 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to export: {row.outcome}")
     config.llm_int8_enable_fp32_cpu_offload = fp32_cpu_offload
+    chosen = {"number": row.number, "key": row.spec.key, "notes": study.notes}
     folder = study.folder / "winner"
     folder.mkdir(exist_ok=True)
     (folder / "quantization_config.json").write_text(config_to_json(config))
     (folder / "load.py").write_text(_snippet(study, pipeline_index(study.model)))
     (folder / "README.md").write_text(_readme(study, row, reason))
-    (folder / "export.json").write_text(json.dumps({"number": row.number, "key": row.spec.key}, indent=2) + "\n")
+    (folder / "export.json").write_text(json.dumps(chosen, indent=2) + "\n")
     return folder
 
 
@@ -47,15 +52,22 @@ def _snippet(study: StudyView, index: dict[str, Any]) -> str:
     """A short script that loads the pipeline; a CPU study's also runs without a GPU, which diffusers alone refuses."""
     model, component = study.model, study.model.component
     source = locate(model)
-    options = "".join(f", {k}={v!r}" for k, v in source.options.items() if k != "local_files_only")
-    options = f"dtype=torch.{model.dtype.value}{options}"
+    given = {k: v for k, v in source.options.items() if k != "local_files_only"}
+    options = _arguments(model, given)
+    if (
+        model.variant
+        and model.weights is Weights.checkpoint
+        and not has_variant(fetch(model) / component, model.variant)
+    ):
+        given.pop("variant")  # only other parts of the pipeline have it
+    own = _arguments(model, given)
     cls, pipeline = index[component][1], index["_class_name"]
     if model.embedded and not model.path:
         imports, place = ["from quantlab.tiny_sd3 import pipeline_folder"], f"pipeline_folder({model.embedded!r})"
     else:
         imports, place = [], repr(str(Path(source.location).resolve()) if source.is_local else source.location)
     lines = [
-        f"{component} = {cls}.from_pretrained(source, subfolder={component!r}, quantization_config=config, {options})",
+        f"{component} = {cls}.from_pretrained(source, subfolder={component!r}, quantization_config=config, {own})",
         f"pipe = {pipeline}.from_pretrained(source, {component}={component}, {options})",
     ]
     if "threads" in study.identity.get("device", ""):
@@ -79,6 +91,10 @@ def _snippet(study: StudyView, index: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _arguments(model: ModelConfig, given: dict[str, Any]) -> str:
+    return f"dtype=torch.{model.dtype.value}" + "".join(f", {name}={value!r}" for name, value in given.items())
 
 
 def _readme(study: StudyView, row: Row, reason: str) -> str:
@@ -105,12 +121,14 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
     ]
     for name, field, scale in figures:
         other = f"{getattr(reference, field) * scale:.4g}" if reference else ""
-        lines.append(f"| {name} | {getattr(m, field) * scale:.4g} | {other} |")
+        mark = f" ({MEANINGLESS})" if field in _FIDELITY and not m.fidelity_is_meaningful else ""
+        lines.append(f"| {name}{mark} | {getattr(m, field) * scale:.4g} | {other} |")
     if row.images:
         lines.append(f"| PSNR of the images, dB | {row.images['psnr_db']:.4g} | |")
         lines.append(f"| SSIM of the images | {row.images['ssim']:.4g} | |")
     versions = ", ".join(f"{name} {version}" for name, version in m.provenance.get("versions", {}).items())
     probes = len(m.probes)
+    lines += [line for note in study.notes for line in ("", f"**Note: {note}.**")]
     lines += [
         "",
         f"Measured on {study.identity.get('device')}, component `{study.model.component}` of `{study.model.name}` in "

@@ -1,7 +1,8 @@
 """Makes the bitsandbytes module of one layer: what `from_pretrained(quantization_config=...)` would have put there.
 
 Int8 codes are made from a float16 copy of the weight, as `bitsandbytes.nn.Int8Params` does; 4-bit codes from the weight
-as it is. Both are made at once and on the layer's device, never lazily in a forward.
+as it is. Both are made at once and on the device to run on, never lazily in a forward. A weight on the host is sent
+there for the while, so that a model need not fit.
 """
 
 from __future__ import annotations
@@ -13,14 +14,43 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from quantlab.errors import MeasurementError
-from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
+from quantlab.errors import ConfigError, MeasurementError
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+
+
+def check(device: torch.device) -> None:
+    """See that bitsandbytes' kernels run on a CUDA device before anything is loaded.
+
+    Raises:
+        ConfigError: where they do not: its library is too old for the card or torch's CUDA, or the driver is.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        weight = torch.zeros(64, 64, dtype=torch.float16, device=device)
+        bnb.functional.int8_vectorwise_quant(weight)
+        bnb.functional.quantize_4bit(weight, quant_type="nf4")
+        torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # it raises whatever a missing library happens to break
+        first = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"bitsandbytes {bnb.__version__} does not run on {torch.cuda.get_device_name(device)} with torch "
+            f"{torch.__version__} (CUDA {torch.version.cuda}): {first}; update bitsandbytes or the driver, or choose "
+            "device=cpu"
+        ) from error
 
 
 @functools.singledispatch
 def form_key(spec: QuantSpec) -> str:
     """What a layer's stored weight depends on; specs that share it share modules and differ by `retune` only."""
-    raise TypeError(f"no quantized form for {spec!r}")
+    raise TypeError(f"no form for {spec!r}")
+
+
+@form_key.register
+def _(spec: ReferenceSpec) -> str:
+    return "reference"
 
 
 @form_key.register
@@ -34,18 +64,28 @@ def _(spec: Int4Spec) -> str:
 
 
 @functools.singledispatch
-def make(spec: QuantSpec, layer: nn.Linear) -> nn.Linear:
-    """The quantized module of a layer; its bias shares the layer's storage.
+def make(spec: QuantSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    """The module of a layer under a spec; its bias shares the layer's storage.
 
     Args:
-        spec: the setting.
-        layer: the unquantized layer, on the device to run on.
+        spec: the setting; the reference stands for the unquantized layer.
+        layer: the unquantized layer; its weight may be on the host, its bias is on the device.
+        device: where it runs.
     """
-    raise TypeError(f"no quantized form for {spec!r}")
+    raise TypeError(f"no form for {spec!r}")
 
 
 @make.register
-def _(spec: Int8Spec, layer: nn.Linear) -> nn.Linear:
+def _(spec: ReferenceSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    module = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    grad = layer.weight.requires_grad  # torch chooses its kernel by it, with and without gradients
+    module.weight = nn.Parameter(to_device(layer.weight.data, device), requires_grad=grad)
+    retune(spec, module, layer)
+    return module.eval()
+
+
+@make.register
+def _(spec: Int8Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
     module = bnb.nn.Linear8bitLt(
         layer.in_features,
         layer.out_features,
@@ -54,9 +94,9 @@ def _(spec: Int8Spec, layer: nn.Linear) -> nn.Linear:
         threshold=spec.threshold,
         device="meta",
     )
-    weight = layer.weight.data
+    weight = to_device(layer.weight.data, device)
     if spec.has_fp16_weight:
-        if weight.device.type != "cpu":
+        if device.type != "cpu":
             raise MeasurementError(
                 "llm_int8_has_fp16_weight=true cannot be loaded on a GPU: bitsandbytes' Int8Params loses its state on "
                 "the way there, so that from_pretrained gives a component that does not run"
@@ -69,7 +109,7 @@ def _(spec: Int8Spec, layer: nn.Linear) -> nn.Linear:
 
 
 @make.register
-def _(spec: Int4Spec, layer: nn.Linear) -> nn.Linear:
+def _(spec: Int4Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
     storage = getattr(torch, spec.quant_storage)
     module = bnb.nn.Linear4bit(
         layer.in_features,
@@ -82,13 +122,13 @@ def _(spec: Int4Spec, layer: nn.Linear) -> nn.Linear:
         device="meta",
     )
     module.weight = bnb.nn.Params4bit(
-        layer.weight.data,
+        to_device(layer.weight.data, device),
         requires_grad=False,
         compress_statistics=spec.double_quant,
         quant_type=spec.quant_type,
         quant_storage=storage,
         module=module,
-    ).to(layer.weight.device)
+    ).to(device)
     module.support_avx512bf16_for_cpu = False  # that path ignores the compute dtype and corrupts the weight
     return _finish(module, layer, spec)
 
@@ -106,7 +146,12 @@ def retune(spec: QuantSpec, module: nn.Linear, layer: nn.Linear) -> None:
 
     The bias goes back to the reference's, because a forward casts it in place.
     """
-    raise TypeError(f"no quantized form for {spec!r}")
+    raise TypeError(f"no form for {spec!r}")
+
+
+@retune.register
+def _(spec: ReferenceSpec, module: Any, layer: nn.Linear) -> None:
+    _restore_bias(module, layer)
 
 
 @retune.register
@@ -130,6 +175,15 @@ def _restore_bias(module: nn.Linear, layer: nn.Linear) -> None:
         module.bias = nn.Parameter(layer.bias.data, requires_grad=False)
     else:
         module.bias.data = layer.bias.data
+
+
+def to_device(weight: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A weight on the device; from the host by way of pinned memory."""
+    if weight.device == device:
+        return weight
+    if device.type == "cuda" and weight.device.type == "cpu":
+        return weight.pin_memory().to(device, non_blocking=True)
+    return weight.to(device)
 
 
 def is_quantized(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""The lab: one pipeline, resident, and every setting of its component measured on it."""
+"""The lab: one component, its reference outputs, and every setting measured against them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,42 @@ import gc
 import statistics
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
 
-from quantlab.config import Device, ModelConfig, ScoreConfig
-from quantlab.errors import ConfigError, OutOfMemoryError
+from quantlab.config import Device, LabConfig, ModelConfig, ScoreConfig, Weights
+from quantlab.errors import ConfigError, MeasurementError, OutOfMemoryError
+from quantlab.lab import forms, reference
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
-from quantlab.lab.memory import bits_per_weight, held_bytes, is_out_of_memory, settled_bytes
-from quantlab.lab.provenance import model_fingerprint, provenance
+from quantlab.lab.memory import (
+    bits_per_weight,
+    device_memory,
+    held_bytes,
+    is_out_of_memory,
+    limit_memory,
+    settled_bytes,
+)
+from quantlab.lab.provenance import gpu_state, provenance
+from quantlab.lab.reference import Reference
 from quantlab.lab.replay import Replay, replay
 from quantlab.lab.skip import Resolution
 from quantlab.measurement import Measurement, snr_db
-from quantlab.models.load import component_of, load_pipeline, resolve_device
-from quantlab.spec import QuantSpec
+from quantlab.models.load import resolve_device
+from quantlab.spec import QuantSpec, ReferenceSpec
 
 if TYPE_CHECKING:
     from torch import nn
+
+_T = TypeVar("_T")
+
+BANK_SHARE = 0.75
+"""Part of the device's free memory that the bank takes where ``lab.bank_gb`` is null."""
 
 
 class Lab:
@@ -39,11 +52,19 @@ class Lab:
         model: the pipeline and its component.
         score: what is measured.
         device: where.
-        probes: file of the probe set: read where it exists, else recorded and written. None keeps it in memory.
+        config: how the device's memory is used.
+        probes: file of the study's probe set: read where it exists, else written. None keeps it in the cache alone.
+
+    Attributes:
+        residency: where the reference's weights stay, and why.
+        load_s: seconds that loading the reference took.
+        forward_s: seconds spent in forwards of settings so far, warm-up among them.
+        lost: what broke the device for good; None while it computes.
 
     Raises:
         ModelError: where the pipeline cannot be found or read.
-        ConfigError: where model and score do not fit each other.
+        ConfigError: where model and score do not fit each other, or the device is not there.
+        OutOfMemoryError: where no setting of the model fits the device.
 
     Example:
         >>> with Lab.open("tiny_sd3") as lab:
@@ -51,21 +72,36 @@ class Lab:
     """
 
     def __init__(
-        self, model: ModelConfig, score: ScoreConfig, device: Device = Device.auto, probes: Path | None = None
+        self,
+        model: ModelConfig,
+        score: ScoreConfig,
+        device: Device = Device.auto,
+        config: LabConfig | None = None,
+        probes: Path | None = None,
     ):
-        if score.warmup < 1:
-            raise ConfigError(f"score.warmup={score.warmup} must be at least 1")
-        self.model = model
+        config = config or LabConfig()
+        _check(score, config)
+        self.model = reference.as_called(model, score)
         self.score = score
         self.device = resolve_device(device)
-        self.pipeline = load_pipeline(model, self.device)
-        self.component = component_of(self.pipeline, model).eval()
-        self.fingerprint = model_fingerprint(model)
+        self.lost: str | None = None
+        limit_memory(self.device, config.limit_gb)
+        forms.check(self.device)
         self.provenance = provenance(self.device)
-        self._bank = Bank(self.component)
-        if not self._bank.layers:
-            raise ConfigError(f"model.component={model.component!r} has no torch.nn.Linear layer to quantize")
-        self.probe_set = self._probe_set(probes)
+        if model.weights is Weights.random:
+            self.provenance["weights"] = model.weights.value
+        self.forward_s = 0.0
+        start = time.perf_counter()
+        self._reference = Reference(self.model, score, self.device, config, self.provenance, probes)
+        self.load_s = time.perf_counter() - start
+        self.residency = self._reference.plan.reason
+        self.fingerprint = self._reference.fingerprint
+        self.component = self._reference.component
+        self.probe_set = self._reference.probe_set()
+        self._reference.settle()
+        given = None if config.bank_gb is None else config.bank_gb * 1e9
+        budget = BANK_SHARE * device_memory(self.device).free if given is None else given
+        self._bank = Bank(self.component, self.device, budget)
 
     @classmethod
     def open(cls, model: str, *overrides: str, device: str = "auto") -> Lab:
@@ -75,7 +111,7 @@ class Lab:
 
         config = compose("run", [f"model={model}", f"device={device}", *overrides])
         assert isinstance(config, RunConfig)
-        return cls(config.model, config.score, config.device)
+        return cls(config.model, config.score, config.device, config.lab)
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +124,10 @@ class Lab:
     def close(self) -> None:
         """Restore the reference and give the device's memory back."""
         self._bank.clear()
-        del self.pipeline, self.component, self._bank, self.probe_set
-        self._collect()
+        del self.component, self._bank, self.probe_set, self._reference
+        if self.lost is None:
+            self._collect()
+            limit_memory(self.device, None)
 
     def resolve(self, spec: QuantSpec) -> Resolution:
         """The layers that a spec quantizes and keeps; errors as in `measure`."""
@@ -100,6 +138,15 @@ class Lab:
         self._bank.assemble(spec)
         return self.component
 
+    def forget(self) -> None:
+        """Drop every quantized form, so that the next use of each makes it anew."""
+        self._bank.clear()
+
+    @property
+    def linear_bytes(self) -> int:
+        """Bytes of the reference's linear weights."""
+        return sum(layer.weight.numel() * layer.weight.element_size() for layer in self._bank.layers.values())
+
     def measure(self, spec: QuantSpec) -> Measurement:
         """Fidelity, memory and latency of one setting on the probe set.
 
@@ -109,19 +156,59 @@ class Lab:
             NonFiniteOutputError: where the output holds NaN or infinity.
             OutOfMemoryError: where the device's memory does not suffice; the lab is whole afterwards.
         """
-        start = time.perf_counter()
-        with self._whole_after_out_of_memory():
-            resolution = self._bank.assemble(spec)
-            result = replay(self.component, self.probe_set, self.device, self.score.warmup)
-            memory_bytes = held_bytes(self.component)
-        return self._measurement(spec, resolution, result, memory_bytes, start)
+        return self._within_memory(lambda: self._measure(spec))
 
     def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
-        """The pipeline's image for a prompt with the component under a spec; errors as in `measure`."""
+        """The pipeline's image for a prompt with the component under a spec; errors as in `measure`.
+
+        The reference's drawings of the probe set are not made again.
+        """
+        if self.model.weights is Weights.random:
+            raise MeasurementError("random weights draw nothing: there is no VAE, and an image would mean nothing")
+        drawn = self._drawn(prompt, seed) if isinstance(spec, ReferenceSpec) else None
+        return drawn or self._within_memory(lambda: self._draw(spec, prompt, seed))
+
+    def check_device(self) -> None:
+        """Note whether the device still computes, after an error that may have broken its context."""
+        if self.device.type == "cuda" and self.lost is None:
+            try:
+                torch.cuda.synchronize(self.device)
+                torch.zeros(1, device=self.device).item()
+            except torch.OutOfMemoryError:
+                return
+            except RuntimeError as error:
+                self.lost = " ".join(str(error).split())[:160]
+
+    def _measure(self, spec: QuantSpec) -> Measurement:
+        start = time.perf_counter()
+        resolution = self._bank.assemble(spec)
+        result = replay(self.component, self.probe_set, self.device, self.score.warmup)
+        self.forward_s += (sum(result.latencies_ms) + sum(result.warmup_ms)) / 1e3
+        return self._measurement(spec, resolution, result, start)
+
+    def _drawn(self, prompt: str, seed: int) -> Image.Image | None:
+        """What the reference drew when the probe set was recorded."""
+        known = zip(self.model.prompts, self.probe_set.images, strict=False)
+        images = {(text, self.score.seed + index): image for index, (text, image) in enumerate(known)}
+        image = images.get((prompt, seed))
+        return None if image is None else Image.fromarray(image.numpy())
+
+    def _draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
+        self._bank.assemble(spec)
+        with self._reference.called(prompt) as call:
+            return Image.fromarray(probe_sets.to_8_bit(call(prompt, seed, "np")[0]))
+
+    def _within_memory(self, work: Callable[[], _T]) -> _T:
+        """Do the work; where memory runs out beside forms of other settings, once more without them."""
+        others = self._bank.form_bytes
+        try:
+            with self._whole_after_out_of_memory():
+                return work()
+        except OutOfMemoryError:
+            if not others:
+                raise
         with self._whole_after_out_of_memory():
-            self._bank.assemble(spec)
-            image = probe_sets.call_pipeline(self.pipeline, self.model, prompt, seed, output_type="np")[0]
-        return _to_pil(np.asarray(image))
+            return work()
 
     @contextlib.contextmanager
     def _whole_after_out_of_memory(self) -> Iterator[None]:
@@ -135,15 +222,19 @@ class Lab:
             traceback.clear_frames(error.__traceback__)  # their tensors would be held, and counted below
             self._bank.clear()
             self._collect()
-            message = " ".join(str(error).split())
+            message = " ".join(str(error).split()).partition(". GPU ")[0][:160]
             left = max(settled_bytes(self.device) - settled, 0)
-            raise OutOfMemoryError(f"out of memory: {message[:160]} ({left} bytes not given back)") from None
+            memory = device_memory(self.device)
+            raise OutOfMemoryError(
+                f"out of memory: {message}; {memory.total / 1e9:.1f} GB may be used{memory.others} "
+                f"({left} bytes not given back)"
+            ) from None
 
-    def _measurement(
-        self, spec: QuantSpec, resolution: Resolution, result: Replay, memory_bytes: int, start: float
-    ) -> Measurement:
+    def _measurement(self, spec: QuantSpec, resolution: Resolution, result: Replay, start: float) -> Measurement:
         signal, error = result.signal, result.error
         low, median, high = _quartiles(result.latencies_ms)
+        memory_bytes = held_bytes(self.component)
+        state = gpu_state(self.device)
         return Measurement(
             key=spec.key,
             snr_db=snr_db(signal, error),
@@ -157,6 +248,7 @@ class Lab:
             latency_ms=median,
             latency_iqr_ms=high - low,
             forward_s=sum(result.latencies_ms) / 1e3,
+            warmup_s=sum(result.warmup_ms) / 1e3,
             wall_s=time.perf_counter() - start,
             layers_quantized=len(resolution.quantized),
             layers_kept=len(resolution.kept),
@@ -164,17 +256,8 @@ class Lab:
             parameters_kept=resolution.parameters_kept,
             output_sha256=result.output_sha256,
             notes=list(resolution.notes),
-            provenance=self.provenance,
+            provenance={**self.provenance, **({"gpu_state": state} if state else {})},
         )
-
-    def _probe_set(self, path: Path | None) -> probe_sets.ProbeSet:
-        if path is not None and path.exists():
-            return probe_sets.load(path, self.device)
-        self._bank.restore()
-        probe_set = probe_sets.record(self.pipeline, self.component, self.model, self.score)
-        if path is not None:
-            probe_sets.save(probe_set, path)
-        return probe_set
 
     def _collect(self) -> None:
         gc.collect()
@@ -182,12 +265,17 @@ class Lab:
             torch.cuda.empty_cache()
 
 
+def _check(score: ScoreConfig, config: LabConfig) -> None:
+    if score.warmup is not None and score.warmup < 1:
+        raise ConfigError(f"score.warmup={score.warmup} must be at least 1, or null for as many as it takes")
+    for name, value in (("bank_gb", config.bank_gb), ("limit_gb", config.limit_gb)):
+        least = 0 if name == "bank_gb" else 1e-3
+        if value is not None and not least <= value < float("inf"):
+            raise ConfigError(f"lab.{name}={value!r} must be a number of at least {least:g}, in 10^9 bytes")
+
+
 def _quartiles(values: list[float]) -> tuple[float, float, float]:
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high
-
-
-def _to_pil(image: Any) -> Image.Image:
-    return Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8))

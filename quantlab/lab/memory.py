@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its every start and stop otherwise
 
+import psutil
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -38,8 +40,8 @@ def module_bytes(module: nn.Module) -> int:
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters(recurse=False)
-    yield from module.buffers(recurse=False)
+    for own in (module._parameters, module._buffers):  # the methods take five times as long
+        yield from (tensor for tensor in own.values() if tensor is not None)
     if not is_quantized(module):
         return
     weight, state = module.weight, getattr(module, "state", None)
@@ -99,11 +101,55 @@ def _allocations_only() -> Iterator[None]:
         switch(True)
 
 
+@dataclass(frozen=True)
+class DeviceMemory:
+    """What a device has.
+
+    Attributes:
+        name: the device's.
+        total, free: bytes; free is what this process may still take.
+        others: what other processes hold, as half a sentence; empty where it is next to nothing.
+    """
+
+    name: str
+    total: int
+    free: int
+    others: str = ""
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """What a device has left for this process, a limit that was set on it included."""
+    if device.type != "cuda":
+        memory = psutil.virtual_memory()
+        return DeviceMemory("the host", memory.total, memory.available)
+    name = torch.cuda.get_device_name(device)
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    elsewhere = total - free - reserved
+    others = f" ({elsewhere / 1e9:.1f} GB are held outside this process' tensors)" if elsewhere > 0.05 * total else ""
+    allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    return DeviceMemory(name, min(total, allowed), min(free + reserved, allowed) - allocated, others)
+
+
+def limit_memory(device: torch.device, limit_gb: float | None) -> None:
+    """Hold the process to so many 10^9 bytes of a CUDA device, as if the card were smaller; None lifts a limit."""
+    if device.type != "cuda":
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gb * 1e9 / total) if limit_gb else 1.0, device)
+
+
 def settled_bytes(device: torch.device) -> int:
     """Bytes that the allocator has handed out on a CUDA device; 0 on a CPU, which keeps no such count."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+_SAID_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What is raised as a plain RuntimeError: by torch's CPU allocator, and by CUDA outside of torch's allocator."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says that memory did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        said in str(error) for said in _SAID_OF_MEMORY
+    )

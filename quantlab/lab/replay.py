@@ -6,7 +6,7 @@ import contextlib
 import gc
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,14 @@ from torch import nn
 
 from quantlab.errors import NonFiniteOutputError
 from quantlab.lab.memory import peak_above_start
-from quantlab.lab.probes import Probe, ProbeSet, digest
+from quantlab.lab.probes import Probe, ProbeSet
+from quantlab.tensors import digests
+
+SETTLED = 0.02
+"""Warm-up on CUDA ends when two forwards in a row differ by no more than this share."""
+
+WARMUP_MOST = 8
+"""Forwards after which warm-up on CUDA ends in any case."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Replay:
         probes: one entry per probe: prompt, step, timestep, signal, error.
         cosine: of all outputs with all references.
         latencies_ms: one per probe.
+        warmup_ms: one per forward before them.
         peak_bytes: the most that a forward took on top of what was held before it.
         peak_source: how the peak was seen.
         output_sha256: digest of all outputs.
@@ -33,6 +41,7 @@ class Replay:
     probes: list[dict[str, float]]
     cosine: float
     latencies_ms: list[float]
+    warmup_ms: list[float]
     peak_bytes: int
     peak_source: str
     output_sha256: str
@@ -62,24 +71,23 @@ def _no_collection() -> Iterator[None]:
 
 @_no_collection()
 @torch.no_grad()
-def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warmup: int = 1) -> Replay:
-    """Run the component on every probe, after ``warmup`` forwards of the first; the very first is watched for memory.
+def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warmup: int | None = None) -> Replay:
+    """Run the component on every probe, after warm-up forwards of the first; the very first is watched for memory.
+
+    Args:
+        component: what to run.
+        probe_set: on the device.
+        device: where it runs.
+        warmup: how many forwards go before; None: one on a CPU, on CUDA until two in a row take the same time.
 
     Raises:
         NonFiniteOutputError: at the first output with NaN or infinity in it.
     """
-    first = probe_set.probes[0]
-    peak, source = peak_above_start(lambda: _forward(component, first), device)
-    for _ in range(warmup - 1):
-        _forward(component, first)
-    entries, latencies, products = [], [], []
-    sha = hashlib.sha256()
+    peak, source, warmup_ms = _warm_up(component, probe_set.probes[0], device, warmup)
+    entries, latencies, products, outputs = [], [], [], []
     for probe in probe_set.probes:
-        _synchronize(device)
-        start = time.perf_counter()
-        output = _forward(component, probe)
-        _synchronize(device)
-        latencies.append(1e3 * (time.perf_counter() - start))
+        output, elapsed = timed(lambda probe=probe: _forward(component, probe), device)  # type: ignore[misc]
+        latencies.append(elapsed)
         signal, error, power, product = _powers(output, probe.output)
         if not all(map(_finite, (error, power))):
             raise NonFiniteOutputError(
@@ -89,12 +97,54 @@ def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warm
             {"prompt": probe.prompt, "step": probe.step, "timestep": probe.timestep, "signal": signal, "error": error}
         )
         products.append((power, product))
-        sha.update(digest([output]).encode())
+        outputs.append(output.cpu())
     signals = sum(entry["signal"] for entry in entries)
     powers = sum(power for power, _ in products)
     norm = (signals * powers) ** 0.5
     cosine = sum(product for _, product in products) / norm if norm else 0.0
-    return Replay(entries, min(cosine, 1.0), latencies, peak, source, sha.hexdigest())
+    return Replay(entries, min(cosine, 1.0), latencies, warmup_ms, peak, source, _digest(outputs))
+
+
+def _digest(outputs: list[torch.Tensor]) -> str:
+    return hashlib.sha256("".join(digests(outputs)).encode()).hexdigest()
+
+
+def timed(forward: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
+    """A forward's output and its time in milliseconds: between device events on CUDA, by the clock on a CPU.
+
+    The device is idle before, so that what the host takes to launch the forward is in the time.
+    """
+    if device.type != "cuda":
+        start = time.perf_counter()
+        return forward(), 1e3 * (time.perf_counter() - start)
+    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    before.record()
+    output = forward()
+    after.record()
+    after.synchronize()
+    return output, before.elapsed_time(after)
+
+
+def _warm_up(
+    component: nn.Module, probe: Probe, device: torch.device, warmup: int | None
+) -> tuple[int, str, list[float]]:
+    times: list[float] = []
+
+    def forward() -> None:
+        times.append(timed(lambda: _forward(component, probe), device)[1])
+
+    peak, source = peak_above_start(forward, device)
+    if warmup is None and device.type == "cuda":
+        while len(times) < WARMUP_MOST and not _settled(times):
+            forward()
+    while len(times) < (warmup or 1):
+        forward()
+    return peak, source, times
+
+
+def _settled(times: list[float]) -> bool:
+    return len(times) > 1 and abs(times[-1] - times[-2]) <= SETTLED * min(times[-2:])
 
 
 def _forward(component: nn.Module, probe: Probe) -> torch.Tensor:
@@ -112,8 +162,3 @@ def _powers(output: torch.Tensor, reference: torch.Tensor) -> tuple[float, float
 
 def _finite(value: float) -> bool:
     return value == value and abs(value) != float("inf")
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

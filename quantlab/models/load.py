@@ -1,17 +1,20 @@
-"""Loads a pipeline, or one component of it under a quantization config: the two documented ways."""
+"""Loads a component or the pipeline around it: the documented ways."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quantlab.config import Device, ModelConfig
+from quantlab.config import Device, ModelConfig, Weights
 from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
 from quantlab.models.quiet import hide_progress
-from quantlab.models.source import Source, locate
+from quantlab.models.random import architecture_of, diffusers_class
+from quantlab.models.source import fetch, has_variant
 
 if TYPE_CHECKING:
     from diffusers import BitsAndBytesConfig, DiffusionPipeline, ModelMixin
@@ -23,15 +26,29 @@ def resolve_device(device: Device) -> torch.device:
     Raises:
         ConfigError: where CUDA is asked for and there is none.
     """
-    if device is Device.cpu or (device is Device.auto and not torch.cuda.is_available()):
+    if device is Device.cpu:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("device='cuda' is asked for, but torch sees no CUDA device; choose auto or cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    with warnings.catch_warnings(record=True) as caught:  # torch warns where it finds a driver that is too old
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if available:
+        return torch.device("cuda", torch.cuda.current_device())
+    if device is Device.auto:
+        return torch.device("cpu")
+    why = f" ({' '.join(str(caught[0].message).split())[:200]})" if caught else ""
+    built = "" if torch.version.cuda else f"; torch {torch.__version__} is built without CUDA"
+    raise ConfigError(f"device='cuda' is asked for, but torch sees no CUDA device{why}{built}; choose auto or cpu")
 
 
-def load_pipeline(model: ModelConfig, device: torch.device) -> DiffusionPipeline:
-    """The whole pipeline in ``model.dtype`` on the device, from safetensors only.
+def load_pipeline(
+    model: ModelConfig, component: ModelMixin | None = None, without: tuple[str, ...] = ()
+) -> DiffusionPipeline:
+    """The whole pipeline in ``model.dtype`` on the host, from safetensors only.
+
+    Args:
+        model: the model.
+        component: what stands in the place of ``model.component``; loaded as well where it is None.
+        without: parts that are left out.
 
     Raises:
         ModelError: where it cannot be found or read.
@@ -39,33 +56,46 @@ def load_pipeline(model: ModelConfig, device: torch.device) -> DiffusionPipeline
     hide_progress()
     from diffusers import DiffusionPipeline
 
-    source = locate(model)
-    with _explained(model, source):
-        pipeline = DiffusionPipeline.from_pretrained(
-            source.location, dtype=torch_dtype(model), use_safetensors=True, **source.options
-        )
+    folder = fetch(model)
+    given: dict[str, Any] = dict.fromkeys(without)
+    if component is not None:
+        given[model.component] = component
+    with _explained(folder):
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch_dtype(model), **_options(model), **given)
     pipeline.set_progress_bar_config(disable=True)
-    absent = [name for name, p in component_of(pipeline, model).named_parameters() if p.device.type == "meta"]
-    if absent:
-        raise ModelError(f"{source.location}: {model.component} lacks {len(absent)} weights, {absent[0]} among them")
-    return pipeline if device.type == "cpu" else pipeline.to(device)
+    return pipeline
 
 
-def component_of(pipeline: DiffusionPipeline, model: ModelConfig) -> ModelMixin:
-    """The component to quantize.
+def text_encoders(model: ModelConfig) -> tuple[str, ...]:
+    """Names of the pipeline's text encoders, as diffusers calls them."""
+    parts = pipeline_index(model).items()
+    return tuple(name for name, part in parts if name.startswith("text_encoder") and part and part[0])
+
+
+def component_class(model: ModelConfig) -> type[ModelMixin]:
+    """The class of the component to quantize.
 
     Raises:
         ConfigError: where the pipeline has no such component, or it is no diffusers model.
+        ModelError: where the pipeline cannot be found or read.
     """
-    from diffusers import ModelMixin
+    import diffusers
 
-    models = {name: part for name, part in pipeline.components.items() if isinstance(part, ModelMixin)}
+    if model.weights is Weights.random:
+        cls = diffusers_class(architecture_of(model).component, "model.architecture.component")
+        if not issubclass(cls, diffusers.ModelMixin):
+            raise ConfigError(f"model.architecture.component={cls.__name__!r} is no model of diffusers")
+        return cls
+    index = pipeline_index(model)
+    parts = {name: part for name, part in index.items() if isinstance(part, list) and len(part) == 2 and part[1]}
+    classes = {name: getattr(diffusers, str(part[1]), None) for name, part in parts.items()}
+    models = {n: c for n, c in classes.items() if isinstance(c, type) and issubclass(c, diffusers.ModelMixin)}
     if model.component in models:
         return models[model.component]
-    if model.component in pipeline.components:
-        kind = type(pipeline.components[model.component]).__name__
+    if model.component in parts:
         raise ConfigError(
-            f"model.component={model.component!r} is a {kind}, no diffusers model; choose from {', '.join(models)}"
+            f"model.component={model.component!r} is a {parts[model.component][1]}, no diffusers model; choose from "
+            f"{', '.join(models)}"
         )
     raise unknown("model.component", model.component, models)
 
@@ -81,28 +111,36 @@ def load_component(
     from quantlab.models.cpu import bitsandbytes_on_cpu
 
     hide_progress()
-    source = locate(model)
-    options: dict[str, Any] = dict(source.options)
+    folder = fetch(model)
+    options = _options(model)
+    if model.variant and not has_variant(folder / model.component, model.variant):
+        options.pop("variant", None)
     if config is not None:
         options |= {"quantization_config": config, "device_map": {"": device}}
-    with _explained(model, source), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
-        component = cls.from_pretrained(
-            source.location, subfolder=model.component, dtype=torch_dtype(model), use_safetensors=True, **options
-        )
+    with _explained(folder), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
+        component = cls.from_pretrained(folder, subfolder=model.component, dtype=torch_dtype(model), **options)
+    absent = [name for name, parameter in component.named_parameters() if parameter.device.type == "meta"]
+    if absent:
+        raise ModelError(f"{folder}: {model.component} lacks {len(absent)} weights, {absent[0]} among them")
     return component.eval() if config is not None else component.to(device).eval()
 
 
 def pipeline_index(model: ModelConfig) -> dict[str, Any]:
     """The pipeline's ``model_index.json``: its class by ``_class_name``, library and class of each part by its name.
 
+    Random weights have that of their architecture.
+
     Raises:
         ModelError: where it cannot be found or read.
     """
+    if model.weights is Weights.random:
+        wanted = architecture_of(model)
+        return {"_class_name": wanted.pipeline, model.component: ["diffusers", wanted.component]}
     from diffusers import DiffusionPipeline
 
-    source = locate(model)
-    with _explained(model, source):
-        return dict(DiffusionPipeline.load_config(source.location, **source.options))
+    folder = fetch(model)
+    with _explained(folder):
+        return dict(DiffusionPipeline.load_config(folder, local_files_only=True))
 
 
 def torch_dtype(model: ModelConfig) -> torch.dtype:
@@ -112,25 +150,20 @@ def torch_dtype(model: ModelConfig) -> torch.dtype:
     return dtype
 
 
-@contextlib.contextmanager
-def _explained(model: ModelConfig, source: Source) -> Iterator[None]:
-    """Turn what the libraries raise for absent or broken weights into one message."""
-    from huggingface_hub.errors import HfHubHTTPError
+def _options(model: ModelConfig) -> dict[str, Any]:
+    variant = {"variant": model.variant} if model.variant and not model.embedded else {}
+    return {"use_safetensors": True, "local_files_only": True, **variant}
 
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise for broken weights into one message."""
     try:
         yield
     except QuantlabError:
         raise
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # the libraries raise whatever a broken folder happens to break
         first = " ".join(str(error).split())[:200]
-        if source.is_local:
-            raise ModelError(
-                f"the pipeline in {source.location} cannot be read: {type(error).__name__}: {first}"
-            ) from error
-        if not isinstance(error, OSError | HfHubHTTPError):
-            raise
-        raise ModelError(
-            f"model.repo={model.repo!r} cannot be loaded: looked in the Hugging Face cache and on the Hub ({first}). "
-            f"The repository may be gated: accept its licence at https://huggingface.co/{model.repo} and run "
-            f"`hf auth login`, or pass a local folder with model.path=FOLDER; model=tiny_sd3 needs nothing"
-        ) from error
+        raise ModelError(f"the pipeline in {folder} cannot be read: {type(error).__name__}: {first}") from error

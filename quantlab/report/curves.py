@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from quantlab.measurement import MEANINGLESS
 from quantlab.report.view import StudyView, skip_names
 
 
@@ -34,7 +35,7 @@ def plot_thresholds(study: StudyView) -> Figure:
         )
         for axes, column in ((snr, "snr_db"), (latency, "latency_ms")):
             axes.scatter([0.0] * len(off), off[column].astype(float), marker="x", color=colour)
-    snr.set_ylabel("prediction SNR, dB")
+    snr.set_ylabel(study.snr_label)
     latency.set_ylabel("latency of one forward, ms (bars: interquartile range)")
     for axes in (snr, latency):
         axes.set_xlabel("llm_int8_threshold (x at 0: no outlier detection)")
@@ -52,7 +53,7 @@ def plot_skip_effects(study: StudyView) -> Figure:
     if not effects.empty:
         effects.pivot(index="skip", columns="form", values="snr_gain_db").plot.bar(ax=snr, rot=30)
         effects.pivot(index="skip", columns="form", values="memory_cost_mb").plot.bar(ax=memory, rot=30, legend=False)
-    snr.set_ylabel("SNR gained, dB (mean)")
+    snr.set_ylabel("SNR gained, dB (mean)" + ("" if study.fidelity_is_meaningful else f"\n({MEANINGLESS})"))
     memory.set_ylabel("memory added, MB (mean)")
     for axes in (snr, memory):
         axes.set_xlabel("skip list")

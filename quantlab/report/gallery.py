@@ -7,6 +7,7 @@ import textwrap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from quantlab.measurement import MEANINGLESS
 from quantlab.report.view import StudyView, label
 from quantlab.study.pictures import picture_path
 
@@ -21,7 +22,8 @@ def plot_images(study: StudyView) -> Figure:
     rows = [r for r in rows if all(picture_path(study.folder, r.spec.key, i).exists() for i in range(len(prompts)))]
     figure = Figure(figsize=(1.9 * max(len(rows), 1), 2.0 * max(len(prompts), 1) + 0.6), layout="constrained")
     if not rows or not prompts:
-        figure.text(0.5, 0.5, "no images were drawn", ha="center")
+        why = "" if study.fidelity_is_meaningful else f" ({MEANINGLESS})"
+        figure.text(0.5, 0.5, f"no images were drawn{why}", ha="center")
         return figure
     grid = figure.subplots(len(prompts), len(rows), squeeze=False)
     for column, row in enumerate(rows):

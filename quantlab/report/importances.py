@@ -6,6 +6,7 @@ import optuna
 from matplotlib.figure import Figure
 
 from quantlab.errors import QuantlabError
+from quantlab.measurement import MEANINGLESS
 from quantlab.report.view import StudyView
 from quantlab.study.journal import METRICS
 
@@ -51,6 +52,6 @@ def plot_importances(study: StudyView) -> Figure:
         places = [i + 0.25 * (1 - index) for i in range(len(names))]
         axes.barh(places, [shares.get(name, 0.0) for name in names], height=0.24, label=metric)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("importance (fANOVA)")
+    axes.set_xlabel("importance (fANOVA)" + ("" if study.fidelity_is_meaningful else f"; snr_db is {MEANINGLESS}"))
     axes.legend(fontsize=8)
     return figure

@@ -41,7 +41,7 @@ def plot_pareto(study: StudyView) -> Figure:
         _labels(axes, study, settings, column, scale)
     left.set_xlabel("memory held by the component, MB")
     right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
-    left.set_ylabel("prediction SNR, dB")
+    left.set_ylabel(study.snr_label)
     if not settings.empty:
         left.legend(loc="center left", fontsize=8)
     figure.suptitle(f"{study.name}: {len(settings)} settings, {int(settings['pareto'].sum())} on the front")

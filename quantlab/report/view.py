@@ -12,9 +12,11 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.compose import from_yaml
-from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig
+from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig, Weights
 from quantlab.errors import StudyError
+from quantlab.measurement import MEANINGLESS
 from quantlab.study.anchors import anchors
+from quantlab.study.drift import Check, noise
 from quantlab.study.front import Winner, choose
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -34,6 +36,7 @@ class StudyView:
         why_none: the reason where there is no winner.
         optuna_study: the Optuna study, for Optuna's own plots.
         identity: what its numbers belong to.
+        drift: one setting's latency at the start, in the middle and at the end.
     """
 
     folder: Path
@@ -44,6 +47,24 @@ class StudyView:
     why_none: str | None
     optuna_study: optuna.Study
     identity: dict[str, Any]
+    drift: list[Check]
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known before any number of the study is used."""
+        fidelity = [] if self.fidelity_is_meaningful else [f"fidelity is {MEANINGLESS}"]
+        warning = noise(self.drift)
+        return fidelity + ([warning] if warning else [])
+
+    @property
+    def fidelity_is_meaningful(self) -> bool:
+        """Whether SNR, PSNR and the like say anything of the model."""
+        return self.model.weights is not Weights.random
+
+    @property
+    def snr_label(self) -> str:
+        """What an axis of SNR is called."""
+        return "prediction SNR, dB" + ("" if self.fidelity_is_meaningful else f" ({MEANINGLESS})")
 
     @property
     def name(self) -> str:
@@ -125,7 +146,8 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         winner, why_none = choose(rows, budget, config.rule if rule in (None, Rule.auto) else rule), None
     except StudyError as error:
         winner, why_none = None, str(error)
-    return StudyView(store.folder, config, rows, table(rows), winner, why_none, store.optuna_study, store.identity)
+    frame, optuna_study = table(rows), store.optuna_study
+    return StudyView(store.folder, config, rows, frame, winner, why_none, optuna_study, store.identity, store.drift())
 
 
 def open_study(name: str, results_dir: str = "results") -> StudyView:

@@ -44,6 +44,8 @@ class Driver:
 
     Raises:
         StudyError: for budgets other than those of the study's trials, where the sampler is gp.
+
+    `run` ends with `DeviceLostError` where a trial broke the device for good; the trial is recorded before.
     """
 
     def __init__(
@@ -152,6 +154,8 @@ class Driver:
     def _learn(self, row: Row, measured: bool) -> None:
         self._known.setdefault(row.spec.key, row)
         self._report(row, measured)
+        if measured and row.measurement is None:
+            self._executor.check()
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
         return violations(outcome, self._budget) if isinstance(outcome, Measurement) else {}

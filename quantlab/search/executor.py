@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
+from quantlab.errors import DeviceLostError
 from quantlab.measurement import Failure, Outcome
 from quantlab.spec import QuantSpec
 
@@ -18,6 +19,14 @@ class Executor(Protocol):
 
     def submit(self, spec: QuantSpec) -> Future[Outcome]:
         """Begin to measure a spec; the future holds a measurement or a recorded failure, never a trial's error."""
+        ...
+
+    def check(self) -> None:
+        """See that more can be measured.
+
+        Raises:
+            DeviceLostError: where a trial's error has broken the device's context.
+        """
         ...
 
 
@@ -40,4 +49,13 @@ class InProcess:
         except Exception as error:  # whatever a kernel raises is this setting's outcome, not the study's end
             reason = " ".join(str(error).split())[:500]
             future.set_result(Failure(spec.key, type(error).__name__, reason, time.perf_counter() - start))
+            self._lab.check_device()
         return future
+
+    def check(self) -> None:
+        """See that the device still computes."""
+        if self._lab.lost is not None:
+            raise DeviceLostError(
+                f"the CUDA context is broken and this process cannot go on ({self._lab.lost}); what was measured is "
+                "recorded, and the same command goes on past the setting that did it"
+            )

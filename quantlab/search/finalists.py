@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantlab.config import ModelConfig, ScoreConfig
+from quantlab.config import ModelConfig, ScoreConfig, Weights
 from quantlab.errors import OutOfMemoryError
 from quantlab.lab import Lab
 from quantlab.lab.images import image_scores
@@ -30,16 +30,15 @@ def draw_finalists(
     """Draw and score what has not been drawn before; ``report`` is called before each setting.
 
     Prompts and seeds are those of the probe set, one prompt a call as deployed. A setting whose drawing runs out of
-    memory stays without scores.
+    memory stays without scores. Random weights draw nothing.
     """
     from PIL import Image
 
-    if score.images == 0:
+    if score.images == 0 or model.weights is Weights.random:
         return
     rows = store.rows()
     chosen = finalists(rows, model)
-    if not any(isinstance(spec, ReferenceSpec) for spec in chosen):
-        return
+    chosen = [ReferenceSpec(), *(spec for spec in chosen if not isinstance(spec, ReferenceSpec))]
     done = {row.spec.key for row in rows if row.images is not None}
     (store.folder / "images").mkdir(exist_ok=True)
     references: list[Image.Image] = []
@@ -51,6 +50,8 @@ def draw_finalists(
                 for index, path in enumerate(paths):
                     lab.draw(spec, model.prompts[index], score.seed + index).save(path)
             except OutOfMemoryError:  # decoding needs more memory than the forwards that were measured
+                if isinstance(spec, ReferenceSpec):  # nothing to compare with
+                    return
                 continue
         images = [Image.open(path).convert("RGB") for path in paths]
         references = references or images

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from quantlab.config import BudgetConfig, Rule
 from quantlab.errors import ConfigError, StudyError
-from quantlab.measurement import Measurement
+from quantlab.measurement import MEANINGLESS, Measurement
 from quantlab.spec import ReferenceSpec
 from quantlab.study.rows import Row
 
@@ -35,9 +36,12 @@ def measured(rows: Sequence[Row]) -> list[tuple[Row, Measurement]]:
 
 
 def front(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats: SNR up, memory down, latency down. Lowest memory first."""
+    """The rows that no other beats: SNR up, memory down, latency down. Lowest memory first.
+
+    Where fidelity is not meaningful, memory and latency alone count.
+    """
     pairs = measured(rows)
-    costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for _, m in pairs]).reshape(-1, 3)
+    costs = _costs([m for _, m in pairs])
     members = []
     for (row, m), cost in zip(pairs, costs, strict=True):
         beaten = np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1))
@@ -46,11 +50,25 @@ def front(rows: Sequence[Row]) -> list[Row]:
     return [row for _, _, row in sorted(members, key=lambda member: member[:2])]
 
 
-def check_budget(budget: BudgetConfig) -> None:
-    """Raise `ConfigError` for a limit that is not a number, which every setting would miss."""
+def _costs(measurements: Sequence[Measurement]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """One line a measurement, one column an objective, all to be minimised."""
+    costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for m in measurements], dtype=float).reshape(-1, 3)
+    return costs if all(m.fidelity_is_meaningful for m in measurements) else costs[:, 1:]
+
+
+def check_budget(budget: BudgetConfig, rule: Rule = Rule.auto, fidelity_is_meaningful: bool = True) -> None:
+    """Raise `ConfigError` for a limit that is no number, and for a wish about fidelity where it means nothing."""
     for name, limit in vars(budget).items():
         if limit is not None and math.isnan(limit):
             raise ConfigError(f"budget.{name}={limit!r} must be a number")
+    if not fidelity_is_meaningful:
+        if budget.min_snr_db is not None:
+            raise ConfigError(f"budget.min_snr_db={budget.min_snr_db:g} cannot be judged: fidelity is {MEANINGLESS}")
+        if rule is Rule.max_snr:
+            raise ConfigError(
+                f"rule='max_snr' cannot be applied: fidelity is {MEANINGLESS}; choose from auto, knee, min_memory, "
+                "min_latency"
+            )
 
 
 def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, float]:
@@ -68,17 +86,20 @@ def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, floa
 def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
     """The winner among the front's quantized members; anchors outside the space win only where nothing else can.
 
+    Where fidelity is not meaningful, no rule looks at it.
+
     Args:
         rows: the study's rows.
         budget: limits that the winner keeps.
-        rule: how to choose; auto is max_snr with a budget, and knee without.
+        rule: how to choose; auto is max_snr with a budget, and knee without or where fidelity is not meaningful.
 
     Raises:
         StudyError: where nothing was measured, or nothing keeps the budget: then it names the nearest setting.
-        ConfigError: for a limit that is not a number.
+        ConfigError: for a limit that is not a number, and for a wish about fidelity where it means nothing.
     """
-    check_budget(budget)
     candidates = [(row, m) for row, m in measured(rows) if not isinstance(row.spec, ReferenceSpec)]
+    meaningful = all(m.fidelity_is_meaningful for _, m in candidates)
+    check_budget(budget, rule, meaningful)
     if not candidates:
         raise StudyError("no quantized setting has been measured yet, so there is no winner")
     limited = any(value is not None for value in (budget.memory_mb, budget.latency_ms, budget.min_snr_db))
@@ -92,18 +113,20 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
         members = {row.number for row in front([row for row, _ in asked])}
         pairs = [(row, m) for row, m in asked if row.number in members]
     reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)
-    rule = (Rule.max_snr if limited else Rule.knee) if rule is Rule.auto else rule
+    if rule is Rule.auto:
+        rule = Rule.max_snr if limited and meaningful else Rule.knee
     where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
     if rule is Rule.knee:
         row, m = pairs[_knee([m for _, m in pairs])]
-        reason = (
-            f"it is the knee {where}: nearest to the best SNR, memory and latency at once, each scaled to its range"
-        )
+        best = "SNR, memory and latency" if meaningful else "memory and latency"
+        reason = f"it is the knee {where}: nearest to the best {best} at once, each scaled to its range"
     else:
         cost, words = _RULES[rule]
         row, m = min(pairs, key=lambda pair: (cost(pair[1]), pair[1].memory_bytes))
         reason = f"it has {words} {where}"
-    reason += f" ({m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms)"
+    reason += f" ({_figures(m)})"
+    if not meaningful:
+        reason += f"; fidelity is {MEANINGLESS}, and no rule looked at it"
     if limited and reference is not None and all(v <= 0 for v in violations(reference[1], budget).values()):
         reason += "; the unquantized reference keeps the budget as well"
     return Winner(row, reason)
@@ -111,10 +134,15 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
 
 def _knee(measurements: list[Measurement]) -> int:
     """Index of the member with the least distance to the ideal point, each objective scaled to its range."""
-    costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for m in measurements], dtype=float)
+    costs = _costs(measurements)
     spread = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(spread > 0, spread, 1)
     return int(np.argmin(np.linalg.norm(scaled, axis=1)))
+
+
+def _figures(m: Measurement) -> str:
+    fidelity = f"{m.snr_db:.1f} dB, " if m.fidelity_is_meaningful else ""
+    return f"{fidelity}{m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
 
 
 def _nothing_fits(candidates: list[tuple[Row, Measurement]], budget: BudgetConfig) -> str:
@@ -130,6 +158,6 @@ def _nothing_fits(candidates: list[tuple[Row, Measurement]], budget: BudgetConfi
     )
     return (
         f"no setting of the {len(candidates)} measured keeps the budget; the nearest is trial {row.number} "
-        f"({row.spec.key}: {m.snr_db:.1f} dB, {m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms), "
+        f"({row.spec.key}: {_figures(m)}), "
         f"which misses {missed}"
     )

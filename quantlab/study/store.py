@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 from quantlab.errors import ConfigError, StudyError, nearest
 from quantlab.measurement import Failure, Measurement, Outcome
 from quantlab.spec import QuantSpec, from_dict, to_dict
+from quantlab.study.drift import Check
 from quantlab.study.identity import check_identity
 from quantlab.study.journal import mend, open_journal
 from quantlab.study.rows import (
@@ -29,7 +31,7 @@ from quantlab.study.rows import (
     row_to_dict,
 )
 
-_IDENTITY, _ANCHOR, _IMAGES = "identity", "anchor ", "images "
+_IDENTITY, _ANCHOR, _IMAGES, _DRIFT = "identity", "anchor ", "images ", "drift "
 
 
 def study_folder(results_dir: str, name: str) -> Path:
@@ -152,6 +154,15 @@ class StudyStore:
         """Keep the image scores of a finalist."""
         self.optuna_study.set_user_attr(_IMAGES + key, scores)
 
+    def record_drift(self, check: Check) -> None:
+        """Keep the latency of the setting that is measured at the start, in the middle and at the end."""
+        self.optuna_study.set_user_attr(_DRIFT + check.when, dataclasses.asdict(check))
+
+    def drift(self) -> list[Check]:
+        """The checks of the study, in the order of the study."""
+        attrs = self.optuna_study.user_attrs
+        return [Check(**attrs[_DRIFT + when]) for when in ("start", "middle", "end") if _DRIFT + when in attrs]
+
     def begin(self, trial: optuna.Trial, spec: QuantSpec) -> None:
         """Write down what a trial is about to measure, so that a kill leaves a trace."""
         trial.set_user_attr(SPEC, to_dict(spec))
@@ -173,7 +184,8 @@ class StudyStore:
         for name, value in violations.items():
             trial.set_constraint(name, value)
         if isinstance(outcome, Measurement):
-            values = [outcome.snr_db, float(outcome.memory_bytes), outcome.latency_ms]
+            snr_db = outcome.snr_db if outcome.fidelity_is_meaningful else 0.0  # nothing for a sampler to follow
+            values = [snr_db, float(outcome.memory_bytes), outcome.latency_ms]
             self.optuna_study.tell(trial, values)
         else:
             self.optuna_study.tell(trial, state=TrialState.FAIL)

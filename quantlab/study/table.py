@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantlab.measurement import Failure, Measurement
+from quantlab.measurement import MEANINGLESS, Failure, Measurement
 from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
 from quantlab.study.rows import Row
@@ -25,6 +25,7 @@ _MEASURED = (
     "latency_ms",
     "latency_iqr_ms",
     "forward_s",
+    "warmup_s",
     "wall_s",
     "layers_quantized",
     "layers_kept",
@@ -33,7 +34,7 @@ _MEASURED = (
     "output_sha256",
 )
 _COLUMNS = (
-    *("number", "state", "key", *ReferenceSpec().columns(), *_MEASURED),
+    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", *_MEASURED),
     *("psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "repeat_of", "failure", "notes"),
 )
 
@@ -53,6 +54,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             "state": "COMPLETE" if m else "FAIL",
             "key": row.spec.key,
             **row.spec.columns(),
+            "fidelity": None if m is None else "meaningful" if m.fidelity_is_meaningful else MEANINGLESS,
             **{name: getattr(m, name) if m else None for name in _MEASURED},
             "psnr_db": (row.images or {}).get("psnr_db"),
             "ssim": (row.images or {}).get("ssim"),
@@ -82,7 +84,7 @@ def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
             dtypes[name] = "boolean"
         elif name != "peak_memory_source" and name.startswith(whole):
             dtypes[name] = "Int64"
-        elif (name != "snr_db_by_timestep" and name.startswith(decimal)) or name in ("forward_s", "wall_s"):
+        elif (name != "snr_db_by_timestep" and name.startswith(decimal)) or name in ("forward_s", "warmup_s", "wall_s"):
             dtypes[name] = "Float64"
         else:
             dtypes[name] = "string"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantlab.errors import ModelError
+from quantlab.cache import cache_folder
 
 CHANNELS = (7, 38, 69, 100)
 FACTOR = 32.0
@@ -58,17 +57,11 @@ def outliers_folder(original: Path) -> Path:
         ModelError: where the cache folder cannot be written.
     """
     recipe = hashlib.sha256(repr((CHANNELS, FACTOR)).encode() + (original / _WEIGHTS).read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get("QUANTLAB_CACHE", "~/.cache/quantlab")).expanduser()
+    cache = cache_folder()
     folder = cache / f"tiny_sd3_outliers-{recipe}"
     if folder.is_dir():
         return folder
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache))
-    except OSError as error:
-        raise ModelError(
-            f"QUANTLAB_CACHE={str(cache)!r} cannot be written ({error.strerror}); set it to a folder that can"
-        ) from None
+    scratch = Path(tempfile.mkdtemp(dir=cache))
     copy = scratch / "pipeline"
     shutil.copytree(original, copy)
     weights = load_file(copy / _WEIGHTS)

@@ -16,6 +16,7 @@ import yaml
 
 from quantlab import __main__ as entry
 from quantlab.config import COMMANDS
+from quantlab.study.drift import Check
 from quantlab.study.front import front
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -78,7 +79,10 @@ def rows(folder: Path) -> list[Row]:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("swep", ["command='swep'", "sweep, run, report, export, verify", "Did you mean 'sweep'"]),
+        ("swep", ["command='swep'", "sweep, run, report, export, verify, bench", "Did you mean 'sweep'"]),
+        ("bench swich", ["a part of bench='swich'", "switch, overhead, naive, peers", "Did you mean 'switch'"]),
+        ("bench switch overheat", ["a part of bench='overheat'", "Did you mean 'overhead'"]),
+        ("bench parts=[naiv]", ["parts", "'naiv'", "naive"]),
         ("run model=sd33", ["model='sd33'", "tiny_sd3", "Did you mean 'sd3'"]),
         ("run quant=nf5", ["quant='nf5'", "nf4_double_quant", "Did you mean 'nf4'"]),
         ("sweep sweeps=defalt", ["sweeps='defalt'", "Did you mean 'default'"]),
@@ -368,3 +372,109 @@ def test_ctrl_c_in_a_sweep_ends_after_the_trial_in_flight_with_the_tables_writte
     frame = pd.read_csv(tmp_path / "results" / "stopped" / "trials.csv")
     assert list(frame["key"]) == asked == ["reference", "llm_int8 t=6", "llm_int8 t=0"]
     assert set(frame["state"]) == {"COMPLETE"}
+
+
+# A noisy machine
+
+
+def drifted(study: Path, *latencies: float) -> None:
+    with StudyStore(study) as store:
+        for when, latency in zip(("start", "middle", "end"), latencies, strict=True):
+            store.record_drift(Check(when, "reference", latency, 0.1, {}))
+
+
+def test_a_noisy_machine_is_said_by_report_and_in_the_winner_s_folder(study: Path, quantlab: Quantlab) -> None:
+    drifted(study, 100.0, 103.0, 101.0)
+    told = "the machine was noisy: reference took 100 ms (start), 103 ms (middle), 101 ms (end), 3.00% apart"
+    answer = quantlab("report", "study=small")
+    assert [line for line in answer.out.splitlines() if line.startswith(f"note: {told}")]
+    assert quantlab("export", "study=small").status == 0
+    assert f"**Note: {told}" in (study / "winner" / "README.md").read_text()
+    (note,) = json.loads((study / "winner" / "export.json").read_text())["notes"]
+    assert note.startswith(told)
+
+
+def test_a_quiet_machine_is_not_mentioned(study: Path, quantlab: Quantlab) -> None:
+    drifted(study, 100.0, 101.9, 101.0)
+    answer = quantlab("report", "study=small")
+    assert answer.status == 0
+    assert quantlab("export", "study=small").status == 0
+    assert "noisy" not in answer.out + (study / "winner" / "README.md").read_text()
+    assert json.loads((study / "winner" / "export.json").read_text())["notes"] == []
+
+
+def test_a_sweep_keeps_the_latency_of_its_first_setting_at_three_moments(study: Path) -> None:
+    with StudyStore(study) as store:
+        checks = store.drift()
+    assert [(check.when, check.key) for check in checks] == [(w, "reference") for w in ("start", "middle", "end")]
+    (reference,) = [row.measurement for row in rows(study) if row.spec.key == "reference"]
+    assert reference is not None
+    assert checks[0].latency_ms == reference.latency_ms
+
+
+# A device that is lost
+
+
+def test_a_sweep_that_loses_its_device_ends_with_one_line_and_goes_on_past_the_setting(
+    quantlab: Quantlab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from quantlab.lab import Lab
+    from quantlab.measurement import Failure, Measurement
+    from quantlab.spec import QuantSpec
+
+    measure, asked = Lab.measure, []
+
+    def poisoned(self: Lab, spec: QuantSpec) -> Measurement:
+        asked.append(spec.key)
+        if spec.key == "llm_int8 t=0":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return measure(self, spec)
+
+    def lost(self: Lab) -> None:
+        self.lost = "CUDA error: an illegal memory access was encountered"
+
+    line = ["sweep", "study=lost", "device=cpu", "score.prompts=1", "score.timesteps=1", "score.images=0"]
+    line += ["sweeps=threshold", "space.llm_int8_threshold=[0,6]"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Lab, "measure", poisoned)
+        patched.setattr(Lab, "check_device", lost)
+        answer = quantlab(*line)
+    assert answer.is_one_line_with("the CUDA context is broken", "illegal memory access", "the same command goes on")
+    assert list(dict.fromkeys(asked)) == ["reference", "llm_int8 t=6", "llm_int8 t=0"]
+    assert isinstance(rows(tmp_path / "results" / "lost")[-1].outcome, Failure)
+
+    asked.clear()
+    monkeypatch.setattr(Lab, "measure", poisoned)
+    answer = quantlab(*line)
+    assert answer.status == 0, answer.err
+    assert "llm_int8 t=0" not in asked
+    assert "llm_int8 t=0: failed, RuntimeError: CUDA error: an illegal memory access" in answer.out
+    assert "verified: from_pretrained" in answer.out
+
+
+# The parts of bench
+
+
+@pytest.mark.parametrize(
+    ("typed", "handed_on"),
+    [
+        ("", ""),
+        ("switch", "parts=[switch]"),
+        ("switch overhead", "parts=[switch,overhead]"),
+        ("model=sd3 switch device=cpu naive", "parts=[switch,naive] model=sd3 device=cpu"),
+        ("parts=[naive]", "parts=[naive]"),
+        ("switch --cfg job", "parts=[switch] --cfg job"),
+        ("--config-dir own switch", "parts=[switch] --config-dir own"),
+        ("-m switch seed=1,2", "parts=[switch] -m seed=1,2"),
+    ],
+)
+def test_names_of_parts_stand_for_the_option(typed: str, handed_on: str) -> None:
+    assert entry._named_parts(typed.split()) == handed_on.split()
+
+
+def test_the_parts_that_are_named_are_what_bench_is_given(quantlab: Quantlab) -> None:
+    answer = quantlab("bench", "naive", "switch", "--cfg", "job")
+    assert answer.status == 0, answer.err
+    assert yaml.safe_load(answer.out)["parts"] == ["naive", "switch"]
+    everything = yaml.safe_load(quantlab("bench", "--cfg", "job").out)
+    assert everything["parts"] == ["switch", "overhead", "naive", "peers"]

@@ -16,7 +16,7 @@ def large_layer():
 
 
 def one_layer(spec, layer):
-    return nn.Sequential(forms.make(spec, layer))
+    return nn.Sequential(forms.make(spec, layer, CPU))
 
 
 @pytest.fixture(scope="module")

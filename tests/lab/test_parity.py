@@ -94,7 +94,7 @@ def test_layers_that_a_model_keeps_in_float32_are_kept_as_from_pretrained_keeps_
         cross_attn_norm=True,
     ).half().save_pretrained(tmp_path)
     reference = WanTransformer3DModel.from_pretrained(tmp_path, dtype=torch.float16).eval()
-    bank = Bank(reference)
+    bank = Bank(reference, torch.device("cpu"))
     resolution = bank.assemble(spec)
     with bitsandbytes_on_cpu():
         loaded = WanTransformer3DModel.from_pretrained(

@@ -35,7 +35,8 @@ def test_a_recorded_probe_is_what_the_pipeline_gave_the_component(lab):
     lab.assemble(ReferenceSpec())
     handle = lab.component.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
     try:
-        probes.call_pipeline(lab.pipeline, lab.model, lab.model.prompts[1], lab.score.seed + 1, output_type="latent")
+        with lab._reference.called(lab.model.prompts[1]) as call:
+            call(lab.model.prompts[1], lab.score.seed + 1, "latent")
     finally:
         handle.remove()
     probe = lab.probe_set.probes[3]
@@ -106,13 +107,14 @@ def test_a_safetensors_file_of_something_else_is_refused(tmp_path):
 def test_more_probes_than_there_are_is_an_error_that_names_the_field(lab, change):
     score = dataclasses.replace(lab.score, **change)
     lab.assemble(ReferenceSpec())
-    with pytest.raises(ConfigError, match=f"score.{next(iter(change))}={next(iter(change.values()))} "):
-        probes.record(lab.pipeline, lab.component, lab.model, score)
+    message = f"score.{next(iter(change))}={next(iter(change.values()))} "
+    with lab._reference.called(*lab.model.prompts[:2]) as call, pytest.raises(ConfigError, match=message):
+        probes.record(call, lab.component, lab.model, score)
 
 
 def test_a_component_that_the_pipeline_does_not_call_is_an_error(lab):
-    with pytest.raises(ConfigError, match="never called"):
-        probes.record(lab.pipeline, torch.nn.Linear(2, 2), lab.model, lab.score)
+    with lab._reference.called(*lab.model.prompts[:2]) as call, pytest.raises(ConfigError, match="never called"):
+        probes.record(call, torch.nn.Linear(2, 2), lab.model, lab.score)
 
 
 def text_encoder(tokenizer):
@@ -208,11 +210,12 @@ def test_an_architecture_that_no_code_of_ours_knows_is_measured_the_same_way(tmp
         call={"num_inference_steps": 4, **call},
         prompts=["a red circle on grey"],
     )
-    with Lab(model, ScoreConfig(prompts=1, timesteps=2), Device.cpu, tmp_path / "probes.safetensors") as lab:
+    file = tmp_path / "probes.safetensors"
+    with Lab(model, ScoreConfig(prompts=1, timesteps=2), Device.cpu, probes=file) as lab:
         assert lab.measure(ReferenceSpec()).snr_db == 100
         for spec in (Int8Spec(6), Int4Spec()):
             row = lab.measure(spec)
             assert 5 < row.snr_db < 90
             assert row.layers_quantized > 10
             assert in_memory(lab, spec) == documented(lab, spec)
-        assert probes.load(tmp_path / "probes.safetensors", CPU).fingerprint == lab.probe_set.fingerprint
+        assert probes.load(file, CPU).fingerprint == lab.probe_set.fingerprint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from fakes import MODEL, FakeExecutor, failing, numbers, session, small_space
 
 from quantlab.config import BudgetConfig, Sampler
-from quantlab.errors import StudyError
+from quantlab.errors import DeviceLostError, StudyError
 from quantlab.measurement import Failure, Outcome
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
@@ -279,3 +280,75 @@ def test_a_resumed_random_search_goes_on_instead_of_repeating_its_start(tmp_path
     for wanted in (70, 140):
         _, found = session(tmp_path / "s", FakeExecutor(), Sampler.random, wanted, space)
         assert len({row.spec.key for row in found}) == wanted
+
+
+class LostExecutor(FakeExecutor):
+    """A device that a setting breaks for good."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(failing(key))
+        self._broken_by = key
+
+    def check(self) -> None:
+        if self._broken_by in self.keys:
+            raise DeviceLostError("the CUDA context is broken")
+
+
+@pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe])
+@pytest.mark.parametrize("key", ["reference", "llm_int8 t=0", "bnb_4bit nf4 compute=float16 skip=attn"])
+def test_a_lost_device_ends_the_session_with_the_trial_that_did_it_in_the_journal(
+    sampler: Sampler, key: str, tmp_path: Path
+) -> None:
+    executor = LostExecutor(key)
+    with pytest.raises(DeviceLostError):
+        session(tmp_path / "s", executor, sampler)
+    assert executor.keys[-1] == key
+    with StudyStore(tmp_path / "s") as store:
+        outcomes = {row.spec.key: row.outcome for row in store.rows()}
+    assert outcomes.keys() == set(executor.keys)
+    assert isinstance(outcomes[key], Failure)
+
+
+@pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe])
+@pytest.mark.parametrize("key", ["reference", "llm_int8 t=0", "bnb_4bit nf4 compute=float16 skip=attn"])
+def test_the_session_after_a_lost_device_goes_on_past_the_setting_and_finishes(
+    sampler: Sampler, key: str, tmp_path: Path
+) -> None:
+    lost = LostExecutor(key)
+    with pytest.raises(DeviceLostError):
+        session(tmp_path / "s", lost, sampler)
+    executor = FakeExecutor()
+    _, rows = session(tmp_path / "s", executor, sampler)
+    space = Space(small_space(), MODEL.skips)
+    everything = {"reference"} | {space.spec(params).key for params in space.grid()}
+    assert set(executor.keys) == everything - set(lost.keys)
+    assert {row.spec.key for row in rows if row.measurement} == everything - {key}
+
+
+def test_a_failure_that_leaves_the_device_whole_does_not_end_the_session(tmp_path: Path) -> None:
+    asked = []
+
+    class Whole(FakeExecutor):
+        def check(self) -> None:
+            asked.append(self.keys[-1])
+
+    executor = Whole(failing("llm_int8 t=0", "llm_int8 t=3"))
+    session(tmp_path / "s", executor)
+    assert asked == ["llm_int8 t=0", "llm_int8 t=3"]
+    assert len(executor.keys) == Space(small_space(), MODEL.skips).size() + 1
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_the_snr_of_random_weights_is_told_as_a_constant_and_recorded_as_measured(
+    sampler: Sampler, tmp_path: Path
+) -> None:
+    def random_weights(spec: QuantSpec, before: int) -> Outcome:
+        return dataclasses.replace(numbers(spec), provenance={"device": "fake", "versions": {}, "weights": "random"})
+
+    session(tmp_path / "s", FakeExecutor(random_weights), sampler, n_trials=12)
+    with StudyStore(tmp_path / "s") as store:
+        trials = store.optuna_study.get_trials()
+        rows = {row.number: row.measurement for row in store.rows()}
+    assert {trial.values[0] for trial in trials} == {0.0}
+    assert len({trial.values[1] for trial in trials}) > 3
+    assert len({m.snr_db for m in rows.values() if m}) > 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from quantlab.config import BudgetConfig, Rule
 from quantlab.errors import ConfigError, StudyError
-from quantlab.measurement import Failure, Measurement
+from quantlab.measurement import MEANINGLESS, Failure, Measurement
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.study.front import choose, front, violations
 from quantlab.study.rows import Row
@@ -182,3 +183,71 @@ def test_a_setting_that_the_reference_beats_wins_only_where_all_are_beaten() -> 
     worse, better = row(0, 50, 10, 5), row(1, 30, 3, 2)
     assert choose([reference, worse, better], BudgetConfig(), Rule.max_snr).row is better
     assert choose([reference, worse], BudgetConfig(), Rule.max_snr).row is worse
+
+
+# Random weights
+
+
+def random_weights(rows: list[Row], snr_db: list[float] | None = None) -> list[Row]:
+    """The same rows, measured on random weights, with other SNRs where they are given."""
+    made = []
+    for index, old in enumerate(rows):
+        m = old.measurement
+        assert m is not None
+        values = {"snr_db": snr_db[index % len(snr_db)]} if snr_db else {}
+        provenance = {**m.provenance, "weights": "random"}
+        made.append(dataclasses.replace(old, outcome=dataclasses.replace(m, provenance=provenance, **values)))
+    return made
+
+
+@given(studies, st.lists(st.floats(-100, 100), min_size=1, max_size=25))
+def test_the_front_of_random_weights_ignores_snr(rows: list[Row], snr_db: list[float]) -> None:
+    members = [member.number for member in front(random_weights(rows))]
+    assert [member.number for member in front(random_weights(rows, snr_db))] == members
+    flat = [
+        Row(old.number, old.spec, dataclasses.replace(old.measurement, snr_db=0.0)) for old in rows if old.measurement
+    ]
+    assert [member.number for member in front(flat)] == members
+
+
+@given(
+    studies.filter(bool),
+    st.lists(st.floats(-100, 100), min_size=1, max_size=25),
+    st.sampled_from([Rule.auto, Rule.knee, Rule.min_memory, Rule.min_latency]),
+    st.sampled_from([BudgetConfig(), BudgetConfig(memory_mb=1e6)]),
+)
+def test_no_rule_looks_at_the_snr_of_random_weights(
+    rows: list[Row], snr_db: list[float], rule: Rule, budget: BudgetConfig
+) -> None:
+    one, other = (choose(random_weights(rows, values), budget, rule) for values in (None, snr_db))
+    assert (one.row.number, one.reason) == (other.row.number, other.reason)
+    assert f"fidelity is {MEANINGLESS}, and no rule looked at it" in one.reason
+    assert " dB" not in one.reason
+
+
+def test_the_knee_of_random_weights_is_that_of_memory_and_latency() -> None:
+    rows = [row(0, 90, 1, 9), row(1, 1, 2, 2), row(2, 2, 9, 1)]
+    assert choose(rows, BudgetConfig()).row.number == 0
+    winner = choose(random_weights(rows), BudgetConfig())
+    assert winner.row.number == 1
+    assert winner.reason.startswith("it is the knee of the 3 settings on the front: nearest to the best memory and")
+
+
+@pytest.mark.parametrize(
+    ("budget", "rule", "told"),
+    [
+        (BudgetConfig(min_snr_db=20), Rule.auto, r"budget\.min_snr_db=20 cannot be judged: fidelity is not meaningful"),
+        (BudgetConfig(), Rule.max_snr, "rule='max_snr' cannot be applied: fidelity is not meaningful.*min_latency"),
+    ],
+)
+def test_a_wish_about_the_fidelity_of_random_weights_is_refused(budget: BudgetConfig, rule: Rule, told: str) -> None:
+    rows = [row(0, 30, 1, 1), row(1, 40, 2, 2)]
+    assert MEANINGLESS not in choose(rows, budget, rule).reason
+    with pytest.raises(ConfigError, match=told):
+        choose(random_weights(rows), budget, rule)
+
+
+def test_the_setting_nearest_to_a_budget_is_named_without_the_snr_of_random_weights() -> None:
+    rows = random_weights([row(0, 30, 5, 1), row(1, 40, 6, 2)])
+    with pytest.raises(StudyError, match=r"the nearest is trial 0 \(llm_int8 t=0: 5\.00 MB, 1\.0 ms\)"):
+        choose(rows, BudgetConfig(memory_mb=1))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ PROMISED = {
     *("number", "state", "key", "method", "skip", "llm_int8_threshold", "bnb_4bit_quant_type"),
     *("bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "snr_db", "rel_l2", "cosine", "memory_bytes"),
     *("bits_per_weight", "peak_memory_bytes", "latency_ms", "latency_iqr_ms", "psnr_db", "ssim", "pareto", "failure"),
+    *("fidelity", "forward_s", "warmup_s", "wall_s"),
 }
 
 
@@ -94,3 +96,14 @@ def test_a_repeat_carries_the_numbers_of_the_first_and_is_not_on_the_front(rows:
         first = frame.loc[line["repeat_of"]]
         assert line["key"] == first["key"]
         assert not line["pareto"]
+
+
+def test_the_table_says_of_each_measured_row_whether_its_fidelity_means_anything(rows: list[Row]) -> None:
+    frame = table(rows)
+    assert set(frame["fidelity"].dropna()) == {"meaningful"}
+    assert list(frame["fidelity"].isna()) == [row.measurement is None for row in rows]
+    for row in rows:
+        if row.measurement is not None:
+            outcome = dataclasses.replace(row.measurement, provenance={"device": "fake", "weights": "random"})
+            line = table([dataclasses.replace(row, outcome=outcome)])
+            assert list(line["fidelity"]) == ["not meaningful: random weights"]

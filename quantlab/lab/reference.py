@@ -1,0 +1,177 @@
+"""The reference: the unquantized component, the pipeline around it, and what it gave on the probe set.
+
+Text encoders are on the device only while prompts are embedded, the pipeline's other parts only while it is called.
+Probe sets and embeddings are kept in the cache folder under the fingerprint of all that they depend on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from quantlab.cache import cache_folder, written
+from quantlab.config import LabConfig, ModelConfig, ScoreConfig, Weights
+from quantlab.errors import ConfigError, StudyError
+from quantlab.lab import probes as probe_sets
+from quantlab.lab.provenance import model_fingerprint
+from quantlab.lab.residency import decide, offloaded, place_encoders, split
+from quantlab.lab.skip import linear_layers
+from quantlab.models.call import Caller, Embeddings
+from quantlab.models.load import component_class, load_component, load_pipeline, text_encoders
+from quantlab.models.random import random_component, random_pipeline
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+CPU = torch.device("cpu")
+
+
+def as_called(model: ModelConfig, score: ScoreConfig) -> ModelConfig:
+    """The model with the call that its probes are recorded by.
+
+    Random weights run as many denoising steps as there are timesteps to record: what lies between means nothing.
+    """
+    if model.weights is not Weights.random:
+        return model
+    return dataclasses.replace(model, call={**model.call, "num_inference_steps": score.timesteps})
+
+
+class Reference:
+    """The unquantized component of a model.
+
+    Args:
+        model: the model, as it is called.
+        score: what is recorded.
+        device: where it runs.
+        config: where its weights stay.
+        provenance: versions and device, on which recorded values depend.
+        file: the study's probe set, if it has one of its own.
+
+    Attributes:
+        component: the component; see `settle`.
+        fingerprint: digest of the model's weights and configuration.
+        plan: where the weights stay, and why.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        score: ScoreConfig,
+        device: torch.device,
+        config: LabConfig,
+        provenance: dict[str, Any],
+        file: Path | None = None,
+    ) -> None:
+        cls = component_class(model)
+        self.plan = decide(model, cls, config, device)
+        self.fingerprint = model_fingerprint(model)
+        self._model, self._score, self._device = model, score, device
+        host = CPU if self.plan.streamed else device
+        if model.weights is Weights.random:
+            self.component = random_component(model, device, keep_on=host)
+        else:
+            self.component = load_component(model, cls, None, host)
+        if not linear_layers(self.component):
+            raise ConfigError(f"model.component={model.component!r} has no torch.nn.Linear layer to quantize")
+        self._settled = not self.plan.streamed
+        common = {
+            "model": self.fingerprint,
+            "component": model.component,
+            "dtype": model.dtype.value,
+            "call": model.call,
+            "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
+        }
+        self._embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)
+        prompts = model.prompts[: max(score.prompts, score.images)]
+        recorded = {"score": {**dataclasses.asdict(score), "warmup": None}, "prompts": prompts}
+        self._cached = cache_folder("probes") / f"{_digest({**common, **recorded})}.safetensors"
+        self._file = file
+        self._encoders = text_encoders(model)
+        self._pipeline: DiffusionPipeline | None = None
+        if not self._cached.exists() and not (file is not None and file.exists()):
+            self._load_pipeline(tuple(prompts))
+
+    def probe_set(self) -> probe_sets.ProbeSet:
+        """The probe set: read from the study's file or the cache, else recorded, and kept in both."""
+        if self._file is not None and self._file.exists():
+            return probe_sets.load(self._file, self._device)
+        if self._cached.exists():
+            try:
+                probe_set = probe_sets.load(self._cached, self._device)
+            except StudyError:  # a damaged copy is worth no more than none
+                self._cached.unlink()
+                return self.probe_set()
+        else:
+            probe_set = self._record()
+            probe_sets.save(probe_set, self._cached)
+        if self._file is not None:
+            with written(self._file) as scratch:
+                shutil.copyfile(self._cached, scratch)
+        return probe_set
+
+    def settle(self) -> None:
+        """Put on the device what stays there: all but the linear layers' weights where these are streamed."""
+        if not self._settled:
+            split(self.component, linear_layers(self.component), self._device)
+            self._settled = True
+
+    @contextlib.contextmanager
+    def called(self, *prompts: str) -> Iterator[Caller]:
+        """Inside, the pipeline around the component can be called with the prompts."""
+        pipeline, missing = self._load_pipeline(prompts)
+        apart = (*self._encoders, self._model.component)
+        parts = pipeline.components.items()
+        others = [part for name, part in parts if isinstance(part, nn.Module) and name not in apart]
+        for part in others:
+            part.to(self._device)
+        try:
+            call = Caller(pipeline, self._model, self._embeddings)
+            if missing:
+                self._embed(call, missing)
+            yield call
+        finally:
+            for part in others:
+                part.to(CPU)
+
+    def _record(self) -> probe_sets.ProbeSet:
+        prompts = self._model.prompts[: max(self._score.prompts, self._score.images)]
+        away = offloaded(self.component, self._device) if self.plan.streamed else contextlib.nullcontext()
+        with away, self.called(*prompts) as call:
+            return probe_sets.record(call, self.component, self._model, self._score)
+
+    def _embed(self, call: Caller, prompts: list[str]) -> None:
+        """Embed prompts, after which the encoders leave; those of a pipeline without ``encode_prompt`` stay."""
+        place_encoders(call.pipeline, self._encoders, self._device)
+        for prompt in prompts:
+            call.embed(self.component, prompt)
+        if all(map(self._embeddings.has, prompts)):
+            call.pipeline.register_modules(**dict.fromkeys(self._encoders))
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _load_pipeline(self, prompts: tuple[str, ...]) -> tuple[DiffusionPipeline, list[str]]:
+        """The pipeline, with its text encoders where one of the prompts needs them, and those prompts."""
+        missing = [prompt for prompt in prompts if not self._embeddings.has(prompt)] if self._encoders else []
+        present = self._pipeline is not None and all(getattr(self._pipeline, name) for name in self._encoders)
+        if self._pipeline is None or (missing and not present):
+            if self._model.weights is Weights.random:
+                self._pipeline = random_pipeline(self._model, self.component)
+            else:
+                without = () if missing else self._encoders
+                self._pipeline = load_pipeline(self._model, self.component, without)
+        return self._pipeline, missing
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]

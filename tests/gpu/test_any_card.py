@@ -1,0 +1,214 @@
+"""Where weights stay: a byte budget, streaming, random weights and what is left on the device."""
+
+import gc
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from lab.parity_cases import SPECS, documented, in_memory, save_medium_sd3, spec_sequences
+
+from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
+from quantlab.cli import sweep
+from quantlab.compose import compose
+from quantlab.errors import OutOfMemoryError
+from quantlab.lab.memory import device_memory, held_bytes
+from quantlab.lab.replay import WARMUP_MOST
+from quantlab.models.random import on_disk
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+CUDA = torch.device("cuda", 0)
+SMALL_SCORE = ("score.prompts=1", "score.timesteps=2", "score.images=0")
+RUNNING = [spec for spec in SPECS if not getattr(spec, "has_fp16_weight", False)]
+
+
+def allocated():
+    """Bytes that tensors asked for; the allocator's own count has up to 1 MB of rest in each large block."""
+    gc.collect()
+    torch.cuda.synchronize()
+    return torch.cuda.memory_stats(CUDA)["requested_bytes.all.current"]
+
+
+@pytest.fixture(scope="module")
+def medium_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("medium_sd3")
+    save_medium_sd3(folder)
+    return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / "cache"))
+
+
+def open_medium(folder, *overrides):
+    return Lab.open("tiny_sd3", f"model.path={folder}", *SMALL_SCORE, *overrides, device="cuda")
+
+
+@pytest.mark.parametrize("bank_gb", [0, 0.006])
+@settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.differing_executors,
+    ],
+)
+@given(specs=spec_sequences.filter(lambda specs: not any(getattr(s, "has_fp16_weight", False) for s in specs)))
+def test_within_any_byte_budget_any_sequence_measures_like_fresh_loads(medium_folder, bank_gb, specs):
+    with open_medium(medium_folder, f"lab.bank_gb={bank_gb}") as lab:
+        for spec in (*specs, ReferenceSpec(), specs[0]):
+            assert in_memory(lab, spec) == documented(lab, spec), spec.key
+
+
+def test_streaming_equals_from_pretrained_bit_for_bit_and_holds_as_much(medium_folder, own_cache):
+    with open_medium(medium_folder, "lab.residency=stream", "lab.bank_gb=0") as lab:
+        for spec in (ReferenceSpec(), *RUNNING, ReferenceSpec()):
+            assert in_memory(lab, spec) == documented(lab, spec), spec.key
+
+
+@pytest.mark.parametrize("weights", ["checkpoint", "random"])
+def test_an_offloaded_reference_gives_the_probe_set_of_a_resident_one(medium_folder, tmp_path, monkeypatch, weights):
+    found = {}
+    for residency in ("resident", "stream"):
+        monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / residency))
+        with open_medium(medium_folder, f"model.weights={weights}", f"lab.residency={residency}") as lab:
+            nf4 = lab.measure(Int4Spec())
+            found[residency] = lab.probe_set.fingerprint, lab.fingerprint, nf4.output_sha256, nf4.memory_bytes
+    assert found["resident"] == found["stream"]
+
+
+def test_a_streamed_reference_holds_its_linear_weights_on_the_host(medium_folder, own_cache):
+    held = {}
+    for residency in ("resident", "stream"):
+        before = allocated()
+        with open_medium(medium_folder, f"lab.residency={residency}") as lab:
+            held[residency] = allocated() - before
+            linear = lab.linear_bytes
+    assert held["resident"] - held["stream"] == pytest.approx(linear, rel=0.002)
+
+
+def test_a_lab_that_has_its_probe_set_holds_the_component_and_the_probes_only(medium_folder, own_cache):
+    before = allocated()
+    with open_medium(medium_folder) as lab:
+        probes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(lab.probe_set)}
+        expected = held_bytes(lab.component) + sum(probes.values())
+        assert allocated() - before == pytest.approx(expected, rel=0.002)
+
+
+def tensors_of(probe_set):
+    for probe in probe_set.probes:
+        yield probe.output
+        yield from (value for value in probe.inputs.values() if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.parametrize("residency", ["resident", "stream"])
+def test_after_a_study_the_device_holds_what_it_held_before(medium_folder, tmp_path, own_cache, residency):
+    def study(name):
+        overrides = [
+            f"results_dir={tmp_path}",
+            f"study={name}",
+            f"model.path={medium_folder}",
+            f"lab.residency={residency}",
+            "device=cuda",
+            "score=quick",
+            "space.llm_int8_threshold=[0,6]",
+            "space.bnb_4bit_compute_dtype=[float16]",
+            "space.skip=[none]",
+        ]
+        assert sweep.main(compose("sweep", overrides)) == 0
+
+    study("first")  # the libraries' own workspaces and tables stay
+    before = allocated()
+    study("second")
+    assert allocated() == before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_random_weights_measure_like_the_same_weights_loaded_from_disk(dtype, own_cache):
+    overrides = ("model.weights=random", f"model.dtype={dtype}", *SMALL_SCORE)
+    with Lab.open("tiny_sd3", *overrides, device="cuda") as lab, on_disk(lab.model, CUDA) as model:
+        random = [in_memory(lab, spec) for spec in (ReferenceSpec(), Int8Spec(6), Int4Spec(skip=("attn",)))]
+        lab.model = model
+        assert random == [documented(lab, s) for s in (ReferenceSpec(), Int8Spec(6), Int4Spec(skip=("attn",)))]
+
+
+def test_a_full_size_model_needs_no_download(own_cache):
+    overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1")
+    with Lab.open("sd3", *overrides, device="cuda") as lab:
+        rows = [lab.measure(spec) for spec in (ReferenceSpec(), Int8Spec(6), Int4Spec(double_quant=True))]
+        assert [round(row.memory_bytes / 1e9, 2) for row in rows] == [4.17, 2.15, 1.16]
+        assert not any(row.fidelity_is_meaningful for row in rows)
+        assert lab.probe_set.probes[0].inputs["hidden_states"].shape == (2, 16, 128, 128)
+        assert lab.probe_set.probes[0].inputs["encoder_hidden_states"].shape == (2, 333, 4096)
+
+
+def test_the_peak_of_a_full_size_model_is_that_of_a_documented_load(own_cache):
+    from quantlab.models.load import component_class, load_component
+
+    with Lab.open("sd3", "model.weights=random", "score.prompts=1", "score.timesteps=1", device="cuda") as lab:
+        for spec in (Int8Spec(6), Int4Spec()):
+            row = lab.measure(spec)
+            lab.measure(ReferenceSpec())
+            with on_disk(lab.model, CUDA) as model:
+                before = allocated()
+                component = load_component(model, component_class(model), spec.to_config(), CUDA)
+            with torch.no_grad():
+                component(**lab.probe_set.probes[0].inputs)
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats(CUDA)
+                component(**lab.probe_set.probes[0].inputs)
+            torch.cuda.synchronize()
+            assert row.memory_bytes == held_bytes(component)
+            assert row.peak_memory_bytes == pytest.approx(torch.cuda.max_memory_allocated(CUDA) - before, rel=0.02)
+            del component
+
+
+def test_forms_of_other_settings_never_cost_a_setting_its_memory(own_cache):
+    """Reference and bank together exceed the limit; each setting alone does not."""
+    overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1", "lab.bank_gb=100", "lab.limit_gb=8.2")
+    with Lab.open("sd3", *overrides, "lab.residency=resident", device="cuda") as lab:
+        specs = (Int8Spec(6), Int4Spec(), Int4Spec("fp4"), Int4Spec("fp4", double_quant=True), Int8Spec(6))
+        rows = [lab.measure(spec) for spec in specs]
+        assert rows[0].output_sha256 == rows[-1].output_sha256
+
+
+def test_a_card_too_small_for_any_setting_is_told_at_once_with_what_it_needs_and_what_there_is(own_cache):
+    before = allocated()
+    with pytest.raises(OutOfMemoryError, match=r"sd3\.transformer needs at least 1\.2 GB .* free of 1\.0 GB"):
+        Lab.open("sd3", "model.weights=random", "lab.limit_gb=1", device="cuda")
+    torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert allocated() == before
+
+
+def test_auto_decides_from_the_sizes_and_says_so(own_cache):
+    for limit, decided in ((9, "resident: 4.2 GB of weights"), (7, "stream: 4.2 GB of weights")):
+        overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1", f"lab.limit_gb={limit}")
+        with Lab.open("sd3", *overrides, device="cuda") as lab:
+            assert lab.residency.startswith(decided)
+            assert lab.measure(Int4Spec()).output_sha256
+
+
+def test_a_limit_is_lifted_with_the_lab(own_cache):
+    with Lab.open("tiny_sd3", *SMALL_SCORE, "lab.limit_gb=2", device="cuda"):
+        assert device_memory(CUDA).total == pytest.approx(2e9, rel=0.01)
+    assert device_memory(CUDA).total == torch.cuda.get_device_properties(CUDA).total_memory
+
+
+def test_a_row_says_what_the_gpu_was_doing(own_cache):
+    with Lab.open("tiny_sd3", *SMALL_SCORE, device="cuda") as lab:
+        row = lab.measure(Int4Spec())
+    assert row.provenance["driver"].count(".") >= 1
+    assert {"sm_clock_mhz", "memory_clock_mhz", "temperature_c"} <= set(row.provenance["gpu_state"])
+    assert 0 < row.provenance["gpu_state"]["temperature_c"] < 110
+
+
+def test_warm_up_ends_when_times_settle_or_at_its_bound(own_cache):
+    with Lab.open("tiny_sd3", *SMALL_SCORE, device="cuda") as lab:
+        lab.measure(Int4Spec())
+        before = lab.forward_s
+        row = lab.measure(Int4Spec())
+    assert lab.forward_s - before == pytest.approx(row.forward_s + row.warmup_s)
+    assert row.forward_s / 2 <= row.warmup_s <= 20 * WARMUP_MOST * row.forward_s

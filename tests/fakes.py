@@ -76,7 +76,7 @@ class FakeExecutor:
     def check(self) -> None:
         pass
 
-    def submit(self, spec: QuantSpec) -> Future[Outcome]:
+    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
         before = len(self.keys)
         self.keys.append(spec.key)
         outcome = self._act(spec, before) if self._act else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import statistics
 import time
@@ -147,8 +148,8 @@ class Lab:
         """Bytes of the reference's linear weights."""
         return sum(layer.weight.numel() * layer.weight.element_size() for layer in self._bank.layers.values())
 
-    def measure(self, spec: QuantSpec) -> Measurement:
-        """Fidelity, memory and latency of one setting on the probe set.
+    def measure(self, spec: QuantSpec, probes: int | None = None) -> Measurement:
+        """Fidelity, memory and latency of one setting on the probe set, or on so many of its first probes.
 
         Raises:
             ConfigError: for a skip entry that matches no layer.
@@ -156,7 +157,7 @@ class Lab:
             NonFiniteOutputError: where the output holds NaN or infinity.
             OutOfMemoryError: where the device's memory does not suffice; the lab is whole afterwards.
         """
-        return self._within_memory(lambda: self._measure(spec))
+        return self._within_memory(lambda: self._measure(spec, probes))
 
     def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
         """The pipeline's image for a prompt with the component under a spec; errors as in `measure`.
@@ -179,10 +180,11 @@ class Lab:
             except RuntimeError as error:
                 self.lost = " ".join(str(error).split())[:160]
 
-    def _measure(self, spec: QuantSpec) -> Measurement:
+    def _measure(self, spec: QuantSpec, probes: int | None) -> Measurement:
         start = time.perf_counter()
         resolution = self._bank.assemble(spec)
-        result = replay(self.component, self.probe_set, self.device, self.score.warmup)
+        probe_set = dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
+        result = replay(self.component, probe_set, self.device, self.score.warmup)
         self.forward_s += (sum(result.latencies_ms) + sum(result.warmup_ms)) / 1e3
         return self._measurement(spec, resolution, result, start)
 

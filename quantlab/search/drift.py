@@ -9,6 +9,9 @@ from quantlab.study.drift import Check
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
+PROBES = 4
+"""Probes of a check: its median needs fewer than a row's fidelity."""
+
 
 class DriftCheck:
     """Keeps the latency of the study's first measured setting at its start, middle and end.
@@ -45,6 +48,6 @@ class DriftCheck:
     def _measure(self, when: str) -> None:
         if self._spec is None:
             return
-        outcome = self._executor.submit(self._spec).result()
+        outcome = self._executor.submit(self._spec, PROBES).result()
         if isinstance(outcome, Measurement):
             self._store.record_drift(Check.of(when, outcome))

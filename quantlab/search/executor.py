@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 class Executor(Protocol):
     """Measures specs somewhere."""
 
-    def submit(self, spec: QuantSpec) -> Future[Outcome]:
-        """Begin to measure a spec; the future holds a measurement or a recorded failure, never a trial's error."""
+    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
+        """Begin to measure a spec; the future holds a measurement or a recorded failure, never a trial's error.
+
+        Args:
+            spec: the setting.
+            probes: measure on so many of the first probes only; None for all.
+        """
         ...
 
     def check(self) -> None:
@@ -40,12 +45,12 @@ class InProcess:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def submit(self, spec: QuantSpec) -> Future[Outcome]:
+    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
         """Measure now; the future is done when it is returned."""
         future: Future[Outcome] = Future()
         start = time.perf_counter()
         try:
-            future.set_result(self._lab.measure(spec))
+            future.set_result(self._lab.measure(spec, probes))
         except Exception as error:  # whatever a kernel raises is this setting's outcome, not the study's end
             reason = " ".join(str(error).split())[:500]
             future.set_result(Failure(spec.key, type(error).__name__, reason, time.perf_counter() - start))

@@ -424,11 +424,11 @@ def test_a_sweep_that_loses_its_device_ends_with_one_line_and_goes_on_past_the_s
 
     measure, asked = Lab.measure, []
 
-    def poisoned(self: Lab, spec: QuantSpec) -> Measurement:
+    def poisoned(self: Lab, spec: QuantSpec, probes: int | None = None) -> Measurement:
         asked.append(spec.key)
         if spec.key == "llm_int8 t=0":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return measure(self, spec)
+        return measure(self, spec, probes)
 
     def lost(self: Lab) -> None:
         self.lost = "CUDA error: an illegal memory access was encountered"

@@ -65,6 +65,8 @@ def figures(results: dict[str, dict[str, Any]]) -> pd.DataFrame:
         for name, case in peers["cases"].items():
             value = case["latency_s"] if "latency_s" in case else case["error"]
             lines.append(("peers", f"{peers['peer']}, {name}", value, "s a call" if "latency_s" in case else "error"))
+            if "note" in case:
+                lines.append(("peers", f"{peers['peer']}, {name}", case["note"], "note"))
     return pd.DataFrame(lines, columns=["part", "figure", "value", "unit"])
 
 

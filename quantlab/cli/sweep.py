@@ -41,10 +41,9 @@ def main(config: SweepConfig) -> int:
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:
         space.grid()  # refuses a continuous space before a model is loaded
+    locate(config.model)  # nor makes a folder for a model that is not there, to load or to export for
     if config.model.weights is Weights.random:
         architecture_of(config.model)
-    else:
-        locate(config.model)  # nor makes a folder for a model that is not there
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder) as store:
         console.print(f"study {folder.name} in {folder}/")

@@ -10,7 +10,7 @@ from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
 PROBES = 4
-"""Probes of a check: its median needs fewer than a row's fidelity."""
+"""Probes of a check, the same ones each time: its median needs fewer than a row's fidelity."""
 
 
 class DriftCheck:
@@ -34,7 +34,7 @@ class DriftCheck:
         """Take in a row that was just measured."""
         if self._spec is None and row.measurement is not None:
             self._spec = row.spec
-            self._store.record_drift(Check.of("start", row.measurement))
+            self._measure("start")
         if self._until_middle is not None:
             self._until_middle -= 1
             if self._until_middle <= 0 and row.measurement is not None:

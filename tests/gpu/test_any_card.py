@@ -153,7 +153,8 @@ def test_the_peak_of_a_full_size_model_is_that_of_a_documented_load(own_cache):
             row = lab.measure(spec)
             lab.measure(ReferenceSpec())
             with on_disk(lab.model, CUDA) as model:
-                before = allocated()
+                allocated()
+                before = torch.cuda.memory_allocated(CUDA)
                 component = load_component(model, component_class(model), spec.to_config(), CUDA)
             with torch.no_grad():
                 component(**lab.probe_set.probes[0].inputs)

@@ -132,8 +132,8 @@ class LabConfig:
 
     Attributes:
         residency: where the reference's weights stay: on the device, or on the host and streamed.
-        bank_gb: most that quantized forms may hold beyond the setting at hand, in 10^9 bytes; null: three quarters of
-            what is free.
+        bank_gb: most that quantized forms may hold together, in 10^9 bytes; those of the setting at hand always stay.
+            Null: three quarters of what is free.
         limit_gb: most that the process may take of a CUDA device, in 10^9 bytes, as if the card were smaller.
     """
 

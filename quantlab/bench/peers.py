@@ -64,7 +64,11 @@ def _environment() -> str:
     folder = cache_folder("peers") / "-".join(REQUIREMENTS).replace("==", "-")
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            raise ConfigError(f"no environment can be made in {folder} ({_error(made.stderr or made.stdout)})")
         inherit = "\n".join(path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
         next((folder / "lib").glob("python*/site-packages")).joinpath("inherited.pth").write_text(inherit + "\n")
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]

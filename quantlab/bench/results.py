@@ -16,14 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quantlab.cache import written
+from quantlab.config import ModelConfig
 from quantlab.lab.provenance import gpu_state, provenance
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """The machine that a benchmark ran on."""
+def machine(model: ModelConfig, device: torch.device) -> dict[str, Any]:
+    """The machine that a benchmark ran on, and the model."""
+    what = {"model": model.name, "weights": model.weights.value, "dtype": model.dtype.value}
     host = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     host["memory_gb"] = round(psutil.virtual_memory().total / 1e9, 1)
-    return {**provenance(device), **host, "gpu_state": gpu_state(device)}
+    return {**what, **provenance(device), **host, "gpu_state": gpu_state(device)}
 
 
 def save(folder: Path, part: str, command: str, where: dict[str, Any], result: dict[str, Any]) -> None:
@@ -37,9 +39,14 @@ def save(folder: Path, part: str, command: str, where: dict[str, Any], result: d
         )
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results of the parts in a folder, by part."""
-    return {file.stem: json.loads(file.read_text())["result"] for file in sorted(folder.glob("*.json"))}
+def read(folder: Path, where: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """The results of the parts in a folder, by part; with ``where`` those of the same model, device and libraries."""
+    found = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    return {part: data["result"] for part, data in found.items() if where is None or _same(data["machine"], where)}
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one.get(name) == other.get(name) for name in ("model", "weights", "dtype", "device", "versions"))
 
 
 def figures(results: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -64,9 +71,16 @@ def figures(results: dict[str, dict[str, Any]]) -> pd.DataFrame:
     if peers := results.get("peers"):
         for name, case in peers["cases"].items():
             value = case["latency_s"] if "latency_s" in case else case["error"]
-            lines.append(("peers", f"{peers['peer']}, {name}", value, "s a call" if "latency_s" in case else "error"))
+            lines.append(
+                (
+                    "peers",
+                    f"{peers['peer']} on {peers['pipeline']}, {name}",
+                    value,
+                    "s a call" if "latency_s" in case else "error",
+                )
+            )
             if "note" in case:
-                lines.append(("peers", f"{peers['peer']}, {name}", case["note"], "note"))
+                lines.append(("peers", f"{peers['peer']} on {peers['pipeline']}, {name}", case["note"], "note"))
     return pd.DataFrame(lines, columns=["part", "figure", "value", "unit"])
 
 

@@ -25,7 +25,7 @@ def main(config: BenchConfig) -> int:
     else:
         locate(config.model)
     folder = study_folder(config.results_dir, f"bench-{config.name}")
-    where = results.machine(device)
+    where = results.machine(config.model, device)
     command = shlex.join(["python", "-m", "quantlab", "bench", *sys.argv[1:]])
     weights = f"{config.model.weights.value} weights"
     console.print(f"{config.model.name}.{config.model.component}, {weights}, on {where['device']}")
@@ -34,7 +34,7 @@ def main(config: BenchConfig) -> int:
             result = importlib.import_module(f"quantlab.bench.{part.value}").run(config)
         results.save(folder, part.value, command, where, result)
         console.print(_table({part.value: result}))
-    everything = results.read(folder)
+    everything = results.read(folder, where)
     results.figures(everything).to_csv(folder / "bench.csv", index=False)
     title = f"{config.model.name}, {weights}, {config.model.dtype.value}, {where['device']}"
     results.plot(everything, title).savefig(folder / "bench.png", dpi=130)

@@ -13,7 +13,7 @@ from quantlab.study.rows import Row
 
 def main(config: RunConfig) -> int:
     """Measure and print."""
-    spec = compose_spec(config.quant, _skip(config))
+    spec = compose_spec(config.quant, _skip(config), config.model.dtype.value)
     with Lab(config.model, config.score, config.device, config.lab) as lab:
         console.print(f"reference {lab.residency}")
         try:
@@ -27,17 +27,17 @@ def main(config: RunConfig) -> int:
             f"{measurement.layers_quantized} linear layers quantized, {measurement.layers_kept} kept; relative L2 "
             f"{measurement.rel_l2:.4f}, cosine {measurement.cosine:.6f}; peak by {measurement.peak_memory_source}"
         )
+        if not measurement.fidelity_is_meaningful:
+            console.print(f"note: fidelity, relative L2 and cosine among it, is {MEANINGLESS}")
         by_timestep = ", ".join(f"{t:.0f}: {snr:.1f}" for t, snr in measurement.snr_db_by_timestep.items())
         console.print(f"SNR in dB by timestep: {by_timestep}")
-        if not measurement.fidelity_is_meaningful:
-            console.print(f"note: fidelity is {MEANINGLESS}")
         for note in measurement.notes:
             console.print(f"note: {note}")
     return 0
 
 
-def compose_spec(quant: QuantConfig, skip: tuple[str, ...]) -> QuantSpec:
-    """The spec for a setting in the words of BitsAndBytesConfig.
+def compose_spec(quant: QuantConfig, skip: tuple[str, ...], compute_dtype: str = "float16") -> QuantSpec:
+    """The spec for a setting in the words of BitsAndBytesConfig; 4-bit computes in ``compute_dtype`` unless it says.
 
     Raises:
         ConfigError: for an unknown method, and for a field that has no effect under the method.
@@ -61,6 +61,7 @@ def compose_spec(quant: QuantConfig, skip: tuple[str, ...]) -> QuantSpec:
         "bnb_4bit_compute_dtype": "compute_dtype",
         "bnb_4bit_quant_storage": "quant_storage",
     }
+    given = {"bnb_4bit_compute_dtype": compute_dtype, **given}
     return Int4Spec(skip=skip, **{fields[name]: value for name, value in given.items()})
 
 

@@ -14,8 +14,9 @@ from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.export.write import export
 from quantlab.lab import Lab
+from quantlab.models.load import resolve_device
 from quantlab.models.random import architecture_of
-from quantlab.models.source import locate
+from quantlab.models.source import fetch, locate
 from quantlab.report.view import look, read_sweep_config
 from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
@@ -41,9 +42,12 @@ def main(config: SweepConfig) -> int:
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:
         space.grid()  # refuses a continuous space before a model is loaded
-    locate(config.model)  # nor makes a folder for a model that is not there, to load or to export for
+    resolve_device(config.device)
     if config.model.weights is Weights.random:
+        locate(config.model)  # what the winner's load.py will load
         architecture_of(config.model)
+    else:
+        fetch(config.model)  # before a folder is made for a model that is not there
     folder = study_folder(config.results_dir, config.study)
     with StudyStore(folder) as store:
         console.print(f"study {folder.name} in {folder}/")
@@ -114,9 +118,11 @@ def _draw(config: SweepConfig, store: StudyStore, lab: Lab) -> None:
         console.print("no images are drawn: the weights are random")
         return
     with console.status("drawing the finalists' images") as status:
-        draw_finalists(
+        missing = draw_finalists(
             store, lab, config.model, config.score, lambda spec: status.update(f"drawing images: {spec.key}")
         )
+    for key, reason in missing.items():
+        console.print(f"note: no images of {key}: {reason}")
 
 
 def _conclude(store: StudyStore, config: SweepConfig) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from quantlab.config import Device
 from quantlab.errors import StudyError
-from quantlab.lab.memory import limit_memory
+from quantlab.lab.memory import limit_memory, out_of_memory_explained
 from quantlab.lab.probes import load as load_probes
 from quantlab.lab.provenance import provenance, set_threads
 from quantlab.lab.replay import replay
@@ -60,14 +60,16 @@ def verify(study: StudyView, row: Row, config: BitsAndBytesConfig | None, device
     set_threads(m.provenance.get("threads"))
     check_identity(study.name, study.identity, _here(study, where))
     probe_set = load_probes(study.folder / "probes.safetensors", where)
-    limit_memory(where, study.config.lab.limit_gb)
+    lift_limit = limit_memory(where, study.config.lab.limit_gb)
+    component = None
     try:
-        with on_disk(study.model, where) as model:
-            component = load_component(model, component_class(model), config, where)
-        result = replay(component, probe_set, where)
+        with out_of_memory_explained(where, f"verifying {row.spec.key}"):
+            with on_disk(study.model, where) as model:
+                component = load_component(model, component_class(model), config, where)
+            result = replay(component, probe_set, where)
     finally:
         component = None
-        limit_memory(where, None)
+        lift_limit()
         if where.type == "cuda":
             torch.cuda.empty_cache()
     return Proof(row, result.output_sha256 == m.output_sha256, snr_db(result.signal, result.error))

@@ -76,9 +76,10 @@ def _snippet(study: StudyView, index: dict[str, Any]) -> str:
         lines.append('pipe = pipe.to("cuda") if torch.cuda.is_available() else pipe')
     else:
         lines[1] += '.to("cuda")'
+    mark = "" if study.fidelity_is_meaningful else f" (fidelity: {MEANINGLESS})"
     return "\n".join(
         [
-            f'"""Loads {model.name} under the setting that quantlab chose; see README.md beside this file."""',
+            f'"""Loads {model.name} under the setting that quantlab chose{mark}; see README.md beside this file."""',
             "import json",
             "from pathlib import Path",
             "import torch",

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from quantlab.config import Device, LabConfig, ModelConfig, ScoreConfig, Weights
-from quantlab.errors import ConfigError, MeasurementError, OutOfMemoryError
+from quantlab.errors import ConfigError, DeviceLostError, MeasurementError, OutOfMemoryError
 from quantlab.lab import forms, reference
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
@@ -27,6 +27,7 @@ from quantlab.lab.memory import (
     held_bytes,
     is_out_of_memory,
     limit_memory,
+    out_of_memory_explained,
     settled_bytes,
 )
 from quantlab.lab.provenance import gpu_state, provenance
@@ -86,14 +87,24 @@ class Lab:
         self.score = score
         self.device = resolve_device(device)
         self.lost: str | None = None
-        limit_memory(self.device, config.limit_gb)
+        self.forward_s = 0.0
+        self._lift_limit = limit_memory(self.device, config.limit_gb)
+        try:
+            with out_of_memory_explained(self.device, f"loading {model.name} and recording its probe set"):
+                self._begin(config, probes)
+        except BaseException:
+            self.__dict__.pop("_reference", None)
+            self._collect()
+            self._lift_limit()
+            raise
+
+    def _begin(self, config: LabConfig, probes: Path | None) -> None:
         forms.check(self.device)
         self.provenance = provenance(self.device)
-        if model.weights is Weights.random:
-            self.provenance["weights"] = model.weights.value
-        self.forward_s = 0.0
+        if self.model.weights is Weights.random:
+            self.provenance["weights"] = self.model.weights.value
         start = time.perf_counter()
-        self._reference = Reference(self.model, score, self.device, config, self.provenance, probes)
+        self._reference = Reference(self.model, self.score, self.device, config, self.provenance, probes)
         self.load_s = time.perf_counter() - start
         self.residency = self._reference.plan.reason
         self.fingerprint = self._reference.fingerprint
@@ -128,7 +139,7 @@ class Lab:
         del self.component, self._bank, self.probe_set, self._reference
         if self.lost is None:
             self._collect()
-            limit_memory(self.device, None)
+            self._lift_limit()
 
     def resolve(self, spec: QuantSpec) -> Resolution:
         """The layers that a spec quantizes and keeps; errors as in `measure`."""
@@ -179,6 +190,18 @@ class Lab:
                 return
             except RuntimeError as error:
                 self.lost = " ".join(str(error).split())[:160]
+
+    def require_device(self) -> None:
+        """See that the device has not been found broken.
+
+        Raises:
+            DeviceLostError: where it has.
+        """
+        if self.lost is not None:
+            raise DeviceLostError(
+                f"the CUDA context is broken and this process cannot go on ({self.lost}); what was measured is "
+                "recorded, and the same command goes on past the setting that did it"
+            )
 
     def _measure(self, spec: QuantSpec, probes: int | None) -> Measurement:
         start = time.perf_counter()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from quantlab.errors import OutOfMemoryError
 from quantlab.lab.forms import is_quantized
 
 
@@ -131,12 +132,38 @@ def device_memory(device: torch.device) -> DeviceMemory:
     return DeviceMemory(name, min(total, allowed), min(free + reserved, allowed) - allocated, others)
 
 
-def limit_memory(device: torch.device, limit_gb: float | None) -> None:
-    """Hold the process to so many 10^9 bytes of a CUDA device, as if the card were smaller; None lifts a limit."""
-    if device.type != "cuda":
-        return
+def limit_memory(device: torch.device, limit_gb: float | None) -> Callable[[], None]:
+    """Hold the process to so many 10^9 bytes of a CUDA device, as if the card were smaller; None changes nothing.
+
+    Returns:
+        What puts the limit back to what it was.
+    """
+    if device.type != "cuda" or limit_gb is None:
+        return lambda: None
+    before = torch.cuda.get_per_process_memory_fraction(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gb * 1e9 / total) if limit_gb else 1.0, device)
+    torch.cuda.set_per_process_memory_fraction(min(before, limit_gb * 1e9 / total), device)
+    return lambda: torch.cuda.set_per_process_memory_fraction(before, device)
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(device: torch.device, while_: str) -> Iterator[None]:
+    """Turn running out of memory into one line that says while what, and what there is.
+
+    Raises:
+        OutOfMemoryError: in the place of what torch raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        memory = device_memory(device)
+        first = " ".join(str(error).split()).partition(". GPU ")[0][:160]
+        raise OutOfMemoryError(
+            f"out of memory while {while_}: {first}; {memory.name} has {memory.free / 1e9:.1f} GB free of "
+            f"{memory.total / 1e9:.1f} GB{memory.others}"
+        ) from None
 
 
 def settled_bytes(device: torch.device) -> int:

@@ -22,6 +22,9 @@ from quantlab.models.source import fetch
 
 _PACKAGES = ("quantlab", "torch", "bitsandbytes", "diffusers", "transformers", "accelerate")
 
+_PARTS = (".safetensors", ".json", ".txt", ".model")
+"""Suffixes of a pipeline's weights, configurations and tokenizers."""
+
 _LARGE = 64 * 2**20
 """Digests of files of at least this many bytes are remembered by path, size and time of change."""
 
@@ -84,12 +87,16 @@ def _nvml(device: torch.device) -> Iterator[tuple[Any, Any]]:
 
 
 def model_fingerprint(model: ModelConfig) -> str:
-    """Digest of all of the pipeline's configuration and weight files, bit for bit; of the recipe for random weights."""
+    """Digest of the variant and of all weight, configuration and tokenizer files, bit for bit.
+
+    Of random weights it is the digest of the recipe.
+    """
     if model.weights is Weights.random:
         return random.fingerprint(model)
     root = fetch(model)
-    sha = hashlib.sha256()
-    for file in sorted([*root.glob("*/*.safetensors"), *root.glob("*.json"), *root.glob("*/*.json")]):
+    sha = hashlib.sha256(f"variant:{model.variant}".encode())
+    files = [file for file in (*root.glob("*"), *root.glob("*/*")) if file.suffix in _PARTS and file.is_file()]
+    for file in sorted(files):
         sha.update(f"{file.relative_to(root)}:{_file_digest(file)}\n".encode())
     return sha.hexdigest()
 

@@ -101,12 +101,17 @@ class Embeddings:
             given.append(known[len(given)] if len(given) < len(known) else encode(*args, **kwargs))
             return tuple(given[-1]) if isinstance(given[-1], list) else given[-1]
 
+        whole = False
         pipeline.encode_prompt = answer
         try:
             yield
+            whole = True
+        except _EmbeddedError:
+            whole = True
+            raise
         finally:
             del pipeline.encode_prompt
-            if len(given) > len(known):
+            if whole and len(given) > len(known):
                 tensors.save(given, self._file(prompt))
 
     def _known(self, prompt: str) -> list[Any]:

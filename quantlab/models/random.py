@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,10 @@ from quantlab.errors import ConfigError, nearest, unknown
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
+
+
+_STALE_S = 24 * 3600
+"""A folder of random weights that is this old belongs to no process any more."""
 
 
 def architecture_of(model: ModelConfig) -> ArchitectureConfig:
@@ -84,7 +90,13 @@ def random_pipeline(model: ModelConfig, component: ModelMixin) -> DiffusionPipel
     scheduler = _made(schedule, wanted.scheduler_config, "scheduler_config")
     parameters = inspect.signature(cls.__init__).parameters.values()
     absent = {p.name: None for p in parameters if p.name != "self" and p.default is inspect.Parameter.empty}
-    pipeline = cls(**{**absent, "scheduler": scheduler, model.component: component})
+    try:
+        pipeline = cls(**{**absent, "scheduler": scheduler, model.component: component})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"model.component={model.component!r} of {wanted.pipeline} cannot be a {wanted.component}, which "
+            f"model.architecture describes ({error})"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -105,7 +117,11 @@ def on_disk(model: ModelConfig, device: torch.device) -> Iterator[ModelConfig]:
     if model.weights is not Weights.random:
         yield model
         return
-    with tempfile.TemporaryDirectory(dir=cache_folder("random")) as folder:
+    cache = cache_folder("random")
+    for left in cache.iterdir():  # a kill leaves a whole model there
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
         component = random_component(model, device, keep_on=torch.device("cpu"))
         random_pipeline(model, component).save_pretrained(folder, safe_serialization=True)
         del component

@@ -68,6 +68,7 @@ def fetch(model: ModelConfig) -> Path:
 @functools.cache
 def _download(repo: str, revision: str | None, variant: str | None) -> Path:
     from diffusers import DiffusionPipeline
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -94,11 +95,12 @@ def _download(repo: str, revision: str | None, variant: str | None) -> Path:
         elif found := re.search(r"is incomplete: (.+?\))\. ", " ".join(str(error).split())):
             message = f"{name} is only half in the Hugging Face cache: {found[1]}; fetch it again, {elsewhere}"
         else:
-            first = " ".join(str(error).split())[:400]
+            first = " ".join(str(error).split()).partition(" Please set")[0][:400]
+            asked = "; HF_HUB_OFFLINE forbids to ask the Hub" if constants.HF_HUB_OFFLINE else " and on the Hub"
             message = (
-                f"{name} cannot be loaded: looked in the Hugging Face cache and on the Hub ({first}). The repository "
-                f"may be gated: accept its licence at https://huggingface.co/{repo} and run `hf auth login`, "
-                f"{elsewhere}"
+                f"{name} cannot be loaded: looked in the Hugging Face cache{asked} ({first}). The repository may be "
+                f"gated: accept its licence at https://huggingface.co/{repo} and run `hf auth login`, {elsewhere}; "
+                "with model.weights=random its memory and latency are measured without a download"
             )
         raise ModelError(message) from error
 
@@ -133,7 +135,7 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
         if not (folder / part).is_dir():
             raise ModelError(f"{name}: its folder {part}/ is missing; fetch the pipeline again")
         check_weights(folder / part, required=part == model.component)
-    if model.variant and not model.embedded and not any(has_variant(folder / part, model.variant) for part in parts):
+    if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
         raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
 
 

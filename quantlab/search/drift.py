@@ -51,3 +51,5 @@ class DriftCheck:
         outcome = self._executor.submit(self._spec, PROBES).result()
         if isinstance(outcome, Measurement):
             self._store.record_drift(Check.of(when, outcome))
+        else:
+            self._executor.check()

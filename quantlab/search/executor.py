@@ -6,7 +6,6 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from quantlab.errors import DeviceLostError
 from quantlab.measurement import Failure, Outcome
 from quantlab.spec import QuantSpec
 
@@ -59,8 +58,4 @@ class InProcess:
 
     def check(self) -> None:
         """See that the device still computes."""
-        if self._lab.lost is not None:
-            raise DeviceLostError(
-                f"the CUDA context is broken and this process cannot go on ({self._lab.lost}); what was measured is "
-                "recorded, and the same command goes on past the setting that did it"
-            )
+        self._lab.require_device()

@@ -31,6 +31,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
     "peers": {
         "peer": "optimum-benchmark==0.6.0",
+        "pipeline": "tiny_sd3",
         "cases": {
             "unquantized": {"exit": 0, "latency_s": 1.25},
             "nf4 by quantization_scheme": {"exit": 1, "error": "AttributeError: no attribute"},
@@ -68,8 +69,13 @@ def test_every_figure_has_its_value_and_unit() -> None:
         ("naive", "documented loop over quantlab", 2.0, "times"),
         ("naive", "8 full generations a setting", 440.0, "s"),
         ("naive", "8 full generations a setting, over quantlab", 10.0, "times"),
-        ("peers", "optimum-benchmark==0.6.0, unquantized", 1.25, "s a call"),
-        ("peers", "optimum-benchmark==0.6.0, nf4 by quantization_scheme", "AttributeError: no attribute", "error"),
+        ("peers", "optimum-benchmark==0.6.0 on tiny_sd3, unquantized", 1.25, "s a call"),
+        (
+            "peers",
+            "optimum-benchmark==0.6.0 on tiny_sd3, nf4 by quantization_scheme",
+            "AttributeError: no attribute",
+            "error",
+        ),
     ]
 
 
@@ -120,6 +126,15 @@ def test_what_is_saved_is_read_back_part_by_part(tmp_path: Path) -> None:
     assert written["machine"] == {"device": "a GPU"}
     save(folder, "overhead", "again", {}, {**STUDY, "wall_s": 1.0})
     assert read(folder)["overhead"]["wall_s"] == 1.0
+
+
+def test_only_results_of_the_same_model_device_and_libraries_are_shown_together(tmp_path: Path) -> None:
+    gpu = {"model": "sd3", "weights": "random", "dtype": "float16", "device": "a GPU", "versions": {"torch": "2"}}
+    save(tmp_path, "overhead", "command", gpu, STUDY)
+    save(tmp_path, "switch", "command", {**gpu, "gpu_state": {"temperature_c": 40}}, RESULTS["switch"])
+    assert set(read(tmp_path, gpu)) == {"overhead", "switch"}
+    for name, other in {"model": "x", "weights": "x", "dtype": "x", "device": "a CPU", "versions": {}}.items():
+        assert read(tmp_path, {**gpu, name: other}) == {}
 
 
 def test_a_folder_without_results_reads_as_none(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_card_too_small_for_any_setting_is_told_at_once_with_what_it_needs_and
     before = allocated()
     with pytest.raises(OutOfMemoryError, match=r"sd3\.transformer needs at least 1\.2 GB .* free of 1\.0 GB"):
         Lab.open("sd3", "model.weights=random", "lab.limit_gb=1", device="cuda")
-    torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert device_memory(CUDA).total == torch.cuda.get_device_properties(CUDA).total_memory
     assert allocated() == before
 
 
@@ -196,6 +196,16 @@ def test_a_limit_is_lifted_with_the_lab(own_cache):
     with Lab.open("tiny_sd3", *SMALL_SCORE, "lab.limit_gb=2", device="cuda"):
         assert device_memory(CUDA).total == pytest.approx(2e9, rel=0.01)
     assert device_memory(CUDA).total == torch.cuda.get_device_properties(CUDA).total_memory
+
+
+def test_a_limit_set_from_outside_holds_and_stays(own_cache):
+    torch.cuda.set_per_process_memory_fraction(0.05, CUDA)
+    try:
+        with Lab.open("tiny_sd3", *SMALL_SCORE, device="cuda"):
+            assert torch.cuda.get_per_process_memory_fraction(CUDA) == pytest.approx(0.05)
+        assert torch.cuda.get_per_process_memory_fraction(CUDA) == pytest.approx(0.05)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
 
 
 def test_a_row_says_what_the_gpu_was_doing(own_cache):

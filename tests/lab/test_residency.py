@@ -15,7 +15,7 @@ from quantlab.models.random import random_component
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 GB = 10**9
-SMALL = Sizes(linear_weights=4 * GB, linear_bytes=8 * GB, other_bytes=2 * GB)
+SMALL = Sizes(linear_weights=4 * GB, largest_bytes=0, linear_bytes=8 * GB, other_bytes=2 * GB)
 """10 GB of weights, 4 GB more for int8; with nf4 and double quantization at least 4.06 GB."""
 
 RESIDENT = 10 * GB + 4 * GB + ACTIVATIONS

@@ -122,12 +122,12 @@ def test_encode_prompt_is_the_pipeline_s_own_again_afterwards(embeddings):
     assert "encode_prompt" not in vars(pipeline)
 
 
-def test_encode_prompt_is_the_pipeline_s_own_again_after_an_error_and_what_it_gave_is_known(embeddings):
+def test_encode_prompt_is_the_pipeline_s_own_again_after_an_error_and_half_an_answer_is_not_kept(embeddings):
     pipeline = Pipeline()
     with pytest.raises(KeyError), embeddings.used(pipeline, "a cat"):
         raise KeyError(pipeline.encode_prompt("a cat"))
     assert "encode_prompt" not in vars(pipeline)
-    assert embeddings.has("a cat")
+    assert not embeddings.has("a cat")
 
 
 def test_an_encode_prompt_that_fails_leaves_the_prompt_unknown(embeddings, tmp_path):

@@ -52,8 +52,8 @@ def slower_by(percent: float, least: int) -> Act:
 def test_the_first_setting_is_measured_again_in_the_middle_and_at_the_end(tmp_path: Path) -> None:
     checks, keys = checked(tmp_path / "s")
     assert [(check.when, check.key) for check in checks] == [(w, "reference") for w in ("start", "middle", "end")]
-    assert [index for index, key in enumerate(keys) if key == "reference"] == [0, 6, 13]
-    assert len(keys) == 12 + 2
+    assert [index for index, key in enumerate(keys) if key == "reference"] == [0, 1, 7, 14]
+    assert len(keys) == 12 + 3
     assert noise(checks) is None
 
 
@@ -74,7 +74,7 @@ def test_a_machine_that_becomes_slower_shows(percent: float, least: int, noisy: 
 def test_where_the_number_of_settings_is_unknown_there_is_no_middle(tmp_path: Path) -> None:
     checks, keys = checked(tmp_path / "s", wanted=None)
     assert [check.when for check in checks] == ["start", "end"]
-    assert len(keys) == 12 + 1
+    assert len(keys) == 12 + 2
 
 
 def test_a_setting_that_failed_is_not_the_one_that_is_checked(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_setting_that_failed_is_not_the_one_that_is_checked(tmp_path: Path) ->
 
 def test_a_check_that_fails_is_left_out(tmp_path: Path) -> None:
     def act(spec: QuantSpec, before: int) -> Outcome | None:
-        return Failure(spec.key, "OutOfMemoryError", "out of memory") if before == 6 else None
+        return Failure(spec.key, "OutOfMemoryError", "out of memory") if before == 7 else None
 
     checks, _ = checked(tmp_path / "s", act)
     assert [check.when for check in checks] == ["start", "end"]
@@ -100,7 +100,7 @@ def test_a_study_without_any_measurement_is_not_checked(tmp_path: Path) -> None:
 def test_a_resumed_study_keeps_its_start_and_checks_the_same_setting(tmp_path: Path) -> None:
     first, keys = checked(tmp_path / "s", wanted=14, n_trials=6)
     assert [check.when for check in first] == ["start", "end"]
-    assert len(keys) == 6 + 1
+    assert len(keys) == 6 + 2
     later, keys = checked(tmp_path / "s", slower_by(5, 0), wanted=14, n_trials=14)
     assert {check.key for check in later} == {"reference"}
     assert [check.when for check in later] == ["start", "middle", "end"]

@@ -93,7 +93,8 @@ class Lab:
             with out_of_memory_explained(self.device, f"loading {model.name} and recording its probe set"):
                 self._begin(config, probes)
         except BaseException:
-            self.__dict__.pop("_reference", None)
+            for name in ("_reference", "component", "probe_set", "_bank"):
+                self.__dict__.pop(name, None)
             self._collect()
             self._lift_limit()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -158,6 +159,7 @@ def out_of_memory_explained(device: torch.device, while_: str) -> Iterator[None]
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # their tensors would be held
         memory = device_memory(device)
         first = " ".join(str(error).split()).partition(". GPU ")[0][:160]
         raise OutOfMemoryError(

@@ -23,12 +23,12 @@ def main(config: RunConfig) -> int:
                 raise
             raise MeasurementError(f"{spec.key}: {' '.join(str(error).split())[:300]}") from error
         console.print(rows_table([Row(0, spec, measurement)], lambda row: row.spec.key))
+        if not measurement.fidelity_is_meaningful:
+            console.print(f"note: fidelity is {MEANINGLESS}")
         console.print(
             f"{measurement.layers_quantized} linear layers quantized, {measurement.layers_kept} kept; relative L2 "
             f"{measurement.rel_l2:.4f}, cosine {measurement.cosine:.6f}; peak by {measurement.peak_memory_source}"
         )
-        if not measurement.fidelity_is_meaningful:
-            console.print(f"note: fidelity, relative L2 and cosine among it, is {MEANINGLESS}")
         by_timestep = ", ".join(f"{t:.0f}: {snr:.1f}" for t, snr in measurement.snr_db_by_timestep.items())
         console.print(f"SNR in dB by timestep: {by_timestep}")
         for note in measurement.notes:

@@ -69,7 +69,8 @@ STUDY = {"settings": 2, "record_s": 0.5, "wall_s": 2.0, "forward_s": 1.0, "wall_
 
 def test_a_part_run_later_joins_the_table_of_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "run", lambda config: STUDY)
-    monkeypatch.setattr(peers, "run", lambda config: {"peer": "a peer", "cases": {"nf4": {"error": "none"}}})
+    result = {"peer": "a peer", "pipeline": "tiny_sd3", "cases": {"nf4": {"error": "none"}}}
+    monkeypatch.setattr(peers, "run", lambda config: result)
     for part in ("overhead", "peers"):
         assert bench.main(small(f"parts=[{part}]", f"results_dir={tmp_path}")) == 0
     assert set(pd.read_csv(tmp_path / "bench-tiny_sd3" / "bench.csv")["part"]) == {"overhead", "peers"}

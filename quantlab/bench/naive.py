@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from quantlab.config import BenchConfig, ModelConfig, Weights
 from quantlab.errors import MeasurementError
 from quantlab.lab import Lab
 from quantlab.lab.forms import form_key
+from quantlab.lab.memory import collect
 from quantlab.lab.replay import replay
 from quantlab.models.call import Caller
 from quantlab.models.load import component_class, load_component, load_pipeline
@@ -59,7 +59,7 @@ def _probed(lab: Lab, model: ModelConfig, spec: QuantSpec) -> tuple[float, str]:
     component = _load(lab, model, spec)
     sha = replay(component, lab.probe_set, lab.device, lab.score.warmup).output_sha256
     del component
-    _collect(lab.device)
+    collect(lab.device)
     return time.perf_counter() - start, sha
 
 
@@ -81,7 +81,7 @@ def _generations(
         total += time.perf_counter() - start
         first = digest(latents[:1])
         del component, latents
-        _collect(lab.device)
+        collect(lab.device)
         if form_key(spec) not in compared:
             compared.add(form_key(spec))
             own = _draw(config, around, lab.assemble(spec), prompts[0], 0)
@@ -117,9 +117,3 @@ def _load(lab: Lab, model: ModelConfig, spec: QuantSpec) -> ModelMixin:
 def _demand(spec: QuantSpec, equal: bool) -> None:
     if not equal:
         raise MeasurementError(f"{spec.key}: the documented loop gave other outputs than quantlab")
-
-
-def _collect(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import statistics
 import time
 import traceback
@@ -23,7 +22,9 @@ from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
 from quantlab.lab.memory import (
     bits_per_weight,
+    collect,
     device_memory,
+    first_words,
     held_bytes,
     is_out_of_memory,
     limit_memory,
@@ -95,7 +96,7 @@ class Lab:
         except BaseException:
             for name in ("_reference", "component", "probe_set", "_bank"):
                 self.__dict__.pop(name, None)
-            self._collect()
+            collect(self.device)
             self._lift_limit()
             raise
 
@@ -139,7 +140,7 @@ class Lab:
         self._bank.clear()
         del self.component, self._bank, self.probe_set, self._reference
         if self.lost is None:
-            self._collect()
+            collect(self.device)
             self._lift_limit()
 
     def resolve(self, spec: QuantSpec) -> Resolution:
@@ -247,12 +248,11 @@ class Lab:
                 raise
             traceback.clear_frames(error.__traceback__)  # their tensors would be held, and counted below
             self._bank.clear()
-            self._collect()
-            message = " ".join(str(error).split()).partition(". GPU ")[0][:160]
+            collect(self.device)
             left = max(settled_bytes(self.device) - settled, 0)
             memory = device_memory(self.device)
             raise OutOfMemoryError(
-                f"out of memory: {message}; {memory.total / 1e9:.1f} GB may be used{memory.others} "
+                f"out of memory: {first_words(error)}; {memory.total / 1e9:.1f} GB may be used{memory.others} "
                 f"({left} bytes not given back)"
             ) from None
 
@@ -284,11 +284,6 @@ class Lab:
             notes=list(resolution.notes),
             provenance={**self.provenance, **({"gpu_state": state} if state else {})},
         )
-
-    def _collect(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _check(score: ScoreConfig, config: LabConfig) -> None:

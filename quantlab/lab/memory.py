@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -161,11 +162,22 @@ def out_of_memory_explained(device: torch.device, while_: str) -> Iterator[None]
             raise
         traceback.clear_frames(error.__traceback__)  # their tensors would be held
         memory = device_memory(device)
-        first = " ".join(str(error).split()).partition(". GPU ")[0][:160]
         raise OutOfMemoryError(
-            f"out of memory while {while_}: {first}; {memory.name} has {memory.free / 1e9:.1f} GB free of "
+            f"out of memory while {while_}: {first_words(error)}; {memory.name} has {memory.free / 1e9:.1f} GB free of "
             f"{memory.total / 1e9:.1f} GB{memory.others}"
         ) from None
+
+
+def first_words(error: BaseException) -> str:
+    """What an out-of-memory error says before it goes on about the GPU, in one line."""
+    return " ".join(str(error).split()).partition(". GPU ")[0][:160]
+
+
+def collect(device: torch.device) -> None:
+    """Let go of what nothing refers to, and give the allocator's free blocks back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def settled_bytes(device: torch.device) -> int:

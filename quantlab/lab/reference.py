@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from quantlab.cache import cache_folder, written
 from quantlab.config import LabConfig, ModelConfig, ScoreConfig, Weights
 from quantlab.errors import ConfigError, StudyError
 from quantlab.lab import probes as probe_sets
+from quantlab.lab.memory import collect
 from quantlab.lab.provenance import model_fingerprint
 from quantlab.lab.residency import decide, offloaded, place_encoders, split
 from quantlab.lab.skip import linear_layers
@@ -156,9 +156,7 @@ class Reference:
             call.embed(self.component, prompt)
         if all(map(self._embeddings.has, prompts)):
             call.pipeline.register_modules(**dict.fromkeys(self._encoders))
-            gc.collect()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            collect(self._device)
 
     def _load_pipeline(self, prompts: tuple[str, ...]) -> tuple[DiffusionPipeline, list[str]]:
         """The pipeline, with its text encoders where one of the prompts needs them, and those prompts."""

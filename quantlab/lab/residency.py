@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from quantlab.config import LabConfig, ModelConfig, Residency
+from quantlab.config import LabConfig, ModelConfig, Residency, Weights
 from quantlab.errors import ConfigError, OutOfMemoryError
 from quantlab.lab.memory import device_memory
 from quantlab.models.load import torch_dtype
 from quantlab.models.random import architecture_of
+from quantlab.models.source import fetch
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
@@ -63,9 +64,6 @@ class Plan:
 def component_sizes(model: ModelConfig, cls: type[ModelMixin]) -> Sizes:
     """Sizes of a component by its configuration alone; no weight is read."""
     from accelerate import init_empty_weights
-
-    from quantlab.config import Weights
-    from quantlab.models.source import fetch
 
     with init_empty_weights(include_buffers=True):
         if model.weights is Weights.random:

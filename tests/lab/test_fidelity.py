@@ -5,6 +5,7 @@ import torch
 
 from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
 from quantlab.errors import ConfigError, NonFiniteOutputError, OutOfMemoryError
+from quantlab.lab.memory import collect
 from quantlab.lab.replay import replay
 from quantlab.measurement import snr_db
 from quantlab.search.executor import InProcess
@@ -196,8 +197,9 @@ def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(lab, monkeypa
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     alive = []
-    collect = lab._collect
-    monkeypatch.setattr(lab, "_collect", lambda: (collect(), alive.append(held[-1]() is not None)))
+    monkeypatch.setattr(
+        "quantlab.lab.lab.collect", lambda device: (collect(device), alive.append(held[-1]() is not None))
+    )
     monkeypatch.setattr("quantlab.lab.lab.replay", out_of_memory)
     with pytest.raises(OutOfMemoryError):
         lab.measure(Int4Spec())

@@ -254,7 +254,7 @@ def test_the_host_is_never_lost(one_probe_lab, monkeypatch):
 
 def test_closing_a_lab_whose_device_is_lost_touches_the_device_no_more(monkeypatch):
     lab = Lab.open("tiny_sd3", *QUICK, device="cpu")
-    monkeypatch.setattr(lab, "_collect", lambda: pytest.fail("touched"))
-    monkeypatch.setattr(labs, "limit_memory", lambda *args: pytest.fail("touched"))
+    monkeypatch.setattr("quantlab.lab.lab.collect", lambda device: pytest.fail("touched"))
+    monkeypatch.setattr(lab, "_lift_limit", lambda: pytest.fail("touched"))
     lab.lost = "CUDA error"
     lab.close()

@@ -32,7 +32,8 @@ class Measurement:
             dB; 100 stands for identical.
         rel_l2: the same error as ||out - ref|| / ||ref||.
         cosine: cosine of the angle between all outputs and all references.
-        probes: one entry per probe: prompt, step, timestep, signal (sum of ref^2) and error (sum of (out - ref)^2).
+        probes: one entry per probe: prompt, step, timestep, signal (sum of ref^2), error (sum of (out - ref)^2) and
+            latency_ms.
         memory_bytes: bytes that the component holds: parameters, buffers and quantization state.
         bits_per_weight: bits held per weight of the quantized layers, scales included (of all linear layers where
             nothing is quantized).

@@ -48,7 +48,7 @@ class ProbeSet:
     """All probes of a study.
 
     Attributes:
-        probes: in the order they are replayed.
+        probes: in the order they are replayed; every beginning of it covers prompts and timesteps evenly.
         fingerprint: digest of every input and output, bit for bit.
         images: the reference's own drawings of the first prompts, 8-bit, height x width x 3.
     """
@@ -70,7 +70,7 @@ def record(call: Caller, component: nn.Module, model: ModelConfig, score: ScoreC
     if not 1 <= score.prompts <= len(model.prompts):
         raise ConfigError(f"score.prompts={score.prompts} must be from 1 to the {len(model.prompts)} of model.prompts")
     drawn = 0 if model.weights is Weights.random else min(score.images, len(model.prompts))
-    probes: list[Probe] = []
+    probes_by_prompt: list[list[Probe]] = []
     images = []
     for index in range(max(score.prompts, drawn)):
         kind = "np" if index < drawn else "latent"
@@ -81,8 +81,19 @@ def record(call: Caller, component: nn.Module, model: ModelConfig, score: ScoreC
         if index < drawn:
             images.append(torch.from_numpy(to_8_bit(output[0])))
         if index < score.prompts:
-            probes += _chosen(calls, index, call.steps(len(calls)), score.timesteps)
+            probes_by_prompt.append(_chosen(calls, index, call.steps(len(calls)), score.timesteps))
+    probes = _interleaved(probes_by_prompt)
     return ProbeSet(tuple(probes), _fingerprint(probes), tuple(images))
+
+
+def _interleaved(probes_by_prompt: list[list[Probe]]) -> list[Probe]:
+    """Probes in an order of which every beginning holds prompts and timesteps as evenly as it can."""
+    ordered = []
+    for prompt, probes in enumerate(probes_by_prompt):
+        steps = sorted({probe.step for probe in probes})
+        for probe in probes:
+            ordered.append(((steps.index(probe.step) - prompt) % len(steps), prompt, probe))
+    return [probe for _, _, probe in sorted(ordered, key=lambda entry: entry[:2])]
 
 
 def to_8_bit(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -29,7 +29,7 @@ class Replay:
     """What one pass over the probes gave.
 
     Attributes:
-        probes: one entry per probe: prompt, step, timestep, signal, error.
+        probes: one entry per probe: prompt, step, timestep, signal, error, latency_ms.
         cosine: of all outputs with all references.
         latencies_ms: one per probe.
         warmup_ms: one per forward before them.
@@ -93,9 +93,8 @@ def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warm
             raise NonFiniteOutputError(
                 f"the output holds NaN or infinity at prompt {probe.prompt}, timestep {probe.timestep:g}"
             )
-        entries.append(
-            {"prompt": probe.prompt, "step": probe.step, "timestep": probe.timestep, "signal": signal, "error": error}
-        )
+        where = {"prompt": probe.prompt, "step": probe.step, "timestep": probe.timestep}
+        entries.append({**where, "signal": signal, "error": error, "latency_ms": elapsed})
         products.append((power, product))
         outputs.append(output.cpu())
     signals = sum(entry["signal"] for entry in entries)

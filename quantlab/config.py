@@ -176,6 +176,22 @@ class SearchConfig:
 
 
 @dataclass
+class ProfileConfig:
+    """What a profile measures of every layer.
+
+    Attributes:
+        probes: how many of the first probes; null for all.
+        llm_int8_threshold, bnb_4bit_quant_type, bnb_4bit_use_double_quant: the forms whose error is measured, 4-bit in
+            the model's dtype. Bytes and latency are measured with and without double quantization in any case.
+    """
+
+    probes: int | None = 4
+    llm_int8_threshold: list[float] = field(default_factory=lambda: [0.0, 6.0])
+    bnb_4bit_quant_type: list[str] = field(default_factory=lambda: ["nf4", "fp4"])
+    bnb_4bit_use_double_quant: list[bool] = field(default_factory=lambda: [False])
+
+
+@dataclass
 class QuantConfig:
     """One setting, in the words of BitsAndBytesConfig; fields that do not act under the method stay null."""
 

@@ -6,8 +6,10 @@ a new threshold, compute dtype or skip list is then a matter of which modules st
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -86,6 +88,25 @@ class Bank:
                 self._evict(needed)
             self._put(path, self._forms[slot])
         return resolution
+
+    @contextlib.contextmanager
+    def exchanged(self, path: str, spec: QuantSpec) -> Iterator[nn.Linear]:
+        """Inside, one layer is in a spec's form and all others are as they were."""
+        slot = path, forms.form_key(spec)
+        before = self._parents[path][self._names[path]]
+        if slot in self._forms:
+            forms.retune(spec, self._forms[slot], self.layers[path])
+        else:
+            self._make(slot, spec)
+        module = self._forms[slot]
+        self._put(path, module)
+        try:
+            yield module
+        finally:
+            self._parents[path][self._names[path]] = before
+            if self.form_bytes > self.budget_bytes and module is not before:
+                del self._forms[slot]
+                self.form_bytes -= self._sizes.pop(slot)
 
     def restore(self) -> None:
         """Make the component the reference again, wherever its weights are."""

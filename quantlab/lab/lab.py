@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from PIL import Image
 
-from quantlab.config import Device, LabConfig, ModelConfig, ScoreConfig, Weights
+from quantlab.config import Device, LabConfig, ModelConfig, ProfileConfig, ScoreConfig, Weights
 from quantlab.errors import ConfigError, DeviceLostError, MeasurementError, OutOfMemoryError
 from quantlab.lab import forms, reference
 from quantlab.lab import probes as probe_sets
@@ -34,9 +34,11 @@ from quantlab.lab.memory import (
 from quantlab.lab.provenance import gpu_state, provenance
 from quantlab.lab.reference import Reference
 from quantlab.lab.replay import Replay, replay
+from quantlab.lab.sensitivity import Profiler, chosen_probes, profiled_specs
 from quantlab.lab.skip import Resolution
 from quantlab.measurement import Measurement, snr_db
 from quantlab.models.load import resolve_device
+from quantlab.profile.table import Profile
 from quantlab.spec import QuantSpec, ReferenceSpec
 
 if TYPE_CHECKING:
@@ -171,6 +173,30 @@ class Lab:
             OutOfMemoryError: where the device's memory does not suffice; the lab is whole afterwards.
         """
         return self._within_memory(lambda: self._measure(spec, probes))
+
+    def profile(
+        self,
+        config: ProfileConfig,
+        belongs: dict[str, Any],
+        report: Callable[[int, int], None] = lambda done, of: None,
+        resume: bool = True,
+    ) -> Profile:
+        """What every layer alone costs and saves in every form; what the cache folder holds is not measured again.
+
+        Args:
+            config: forms and probes.
+            belongs: what the numbers depend on, as of `quantlab.study.identity.identity`.
+            report: called with the layers done and all layers, over all probes.
+            resume: start each forward at the block that changed; the results are the same without.
+
+        Raises:
+            ConfigError: for a form or a number of probes that cannot be.
+            OutOfMemoryError: where the unquantized component and one layer's form do not fit the device.
+        """
+        specs = profiled_specs(config, self.model.dtype.value)
+        probes = chosen_probes(self.probe_set, config.probes)
+        profiler = Profiler(self._bank, self.device, probes, specs, belongs, resume)
+        return self._within_memory(lambda: profiler.run(report))
 
     def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
         """The pipeline's image for a prompt with the component under a spec; errors as in `measure`.

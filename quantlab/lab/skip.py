@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from quantlab.errors import ConfigError, NothingQuantizedError, nearest
+from quantlab.matching import matches
 
 NOTABLE_SHARE = 0.05
 """A skip entry that keeps more than this share of the parameters is worth a note."""
@@ -27,15 +28,6 @@ class Resolution:
     parameters_quantized: int
     parameters_kept: int
     notes: tuple[str, ...]
-
-
-def matches(entry: str, path: str) -> bool:
-    """Whether diffusers keeps the layer at ``path`` for a skip entry.
-
-    The rule of ``_replace_with_bnb_linear`` in diffusers/quantizers/bitsandbytes/utils.py: the layer's last name is the
-    entry, or the entry and a dot stand somewhere in its path, or the entry is its path.
-    """
-    return entry == path.rpartition(".")[2] or f"{entry}." in path or entry == path
 
 
 def linear_layers(component: nn.Module) -> dict[str, nn.Linear]:

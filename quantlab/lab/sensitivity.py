@@ -1,0 +1,217 @@
+"""Measures what each layer alone costs and saves: one layer in one form, every other layer the reference's.
+
+A forward starts at the block that holds the layer (`quantlab.lab.resume`). Each probe's lines are kept in the cache
+folder as soon as they are there, so that a profile that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from quantlab.cache import cache_folder, written
+from quantlab.config import ProfileConfig
+from quantlab.errors import ConfigError
+from quantlab.lab.activations import Calls, Statistics, calls_of
+from quantlab.lab.bank import Bank
+from quantlab.lab.memory import held_bytes, module_bytes
+from quantlab.lab.probes import Probe, ProbeSet
+from quantlab.lab.replay import timed
+from quantlab.lab.resume import Prefix
+from quantlab.profile.table import COLUMNS, OUTLIER_SHARE, Profile
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+
+LAYER_REPEATS = 7
+"""Times that a layer's calls are timed; the median counts."""
+
+_Lines = list[dict[str, Any]]
+_REFERENCE = ReferenceSpec()
+
+
+def profiled_specs(config: ProfileConfig, compute_dtype: str) -> tuple[list[QuantSpec], list[QuantSpec]]:
+    """The forms whose error is measured, and those of which bytes and latency are enough.
+
+    Raises:
+        ConfigError: for a value that no spec accepts, and where nothing is left to measure.
+    """
+    nested, types = config.bnb_4bit_use_double_quant, config.bnb_4bit_quant_type
+    whole: list[QuantSpec] = [Int8Spec(threshold) for threshold in config.llm_int8_threshold]
+    whole += [Int4Spec(quant_type, double, compute_dtype) for double in nested for quant_type in types]
+    if not whole:
+        raise ConfigError("profile.llm_int8_threshold and profile.bnb_4bit_quant_type are empty: nothing to measure")
+    rest: list[QuantSpec] = [Int4Spec(t, double, compute_dtype) for double in (False, True) for t in types]
+    return whole, [spec for spec in rest if spec not in whole]
+
+
+def chosen_probes(probe_set: ProbeSet, count: int | None) -> tuple[Probe, ...]:
+    """The first probes of a set, which cover prompts and timesteps evenly.
+
+    Raises:
+        ConfigError: for fewer than one, or more than there are.
+    """
+    there = len(probe_set.probes)
+    if count is not None and not 1 <= count <= there:
+        raise ConfigError(f"profile.probes={count} must be from 1 to the {there} of the probe set, or null for all")
+    return probe_set.probes[:count]
+
+
+class Profiler:
+    """Profiles one component.
+
+    Args:
+        bank: the component's; all of it must fit the device unquantized.
+        device: where it runs.
+        probes: what is run.
+        specs: forms with their errors, and forms without, as of `profiled_specs`.
+        belongs: what the numbers depend on.
+        resume: start at the block that changed; otherwise every forward is a whole one.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        device: torch.device,
+        probes: Sequence[Probe],
+        specs: tuple[list[QuantSpec], list[QuantSpec]],
+        belongs: dict[str, Any],
+        resume: bool = True,
+    ) -> None:
+        self._bank, self._device, self._probes, self._resume = bank, device, probes, resume
+        self._specs, self._others = specs
+        self._belongs = belongs
+        self._layers = bank.resolve(Int8Spec()).quantized
+
+    @torch.no_grad()
+    def run(self, report: Callable[[int, int], None] = lambda done, of: None) -> Profile:
+        """The profile; ``report`` is called with the layers done and all layers, over all probes."""
+        keys = [spec.key for spec in (*self._specs, *self._others)]
+        where = [(probe.prompt, probe.step) for probe in self._probes]
+        whole = json.dumps([self._belongs, where, keys, self._resume], sort_keys=True, default=str)
+        folder = cache_folder("profiles", hashlib.sha256(whole.encode()).hexdigest()[:24])
+        count, by_probe = len(self._layers), []
+        for index, probe in enumerate(self._probes):
+
+            def so_far(done: int, before: int = index * count) -> None:
+                report(before + done, count * len(self._probes))
+
+            work = functools.partial(self._errors, probe, so_far)
+            by_probe.append(_kept(folder / f"probe-{index}.parquet", work))
+            so_far(count)
+        costs = _kept(folder / "costs.parquet", self._costs)
+        return Profile(_joined(costs, by_probe), self._belongs, len(self._probes))
+
+    def _errors(self, probe: Probe, report: Callable[[int], None]) -> _Lines:
+        """Squared error by layer and form on one probe, and what the layer was given."""
+        prefix, given = self._prefix(probe)
+        reference = probe.output.double()
+        found: list[torch.Tensor] = []
+        for done, layer in enumerate(self._layers):
+            unit = prefix.unit_of(layer)
+            for spec in self._specs:
+                with self._bank.exchanged(layer, spec):
+                    output = prefix.resume(unit, lambda: _forward(self._bank.component, probe))
+                found.append((output.double() - reference).square().sum())
+            report(done)
+        errors = iter(torch.stack(found).tolist())
+        signal = reference.square().sum().item()
+        return [
+            {"layer": layer, "form": spec.key, "error": next(errors), "signal": signal, **given.of(layer)}
+            for layer in self._layers
+            for spec in self._specs
+        ]
+
+    def _prefix(self, probe: Probe) -> tuple[Prefix, Statistics]:
+        """The reference's forward, unit by unit, and statistics of each layer's input."""
+        self._bank.assemble(_REFERENCE)
+        component, statistics = self._bank.component, Statistics()
+        with statistics.watching(component, self._layers):
+            prefix = Prefix(component, lambda: _forward(component, probe))
+        for unit in dict.fromkeys(map(prefix.unit_of, self._layers)):
+            again = prefix.resume(unit, lambda: _forward(component, probe)) if self._resume else None
+            if again is None or not torch.equal(again, prefix.output):  # a unit that is no function of its inputs
+                prefix.distrust(unit)
+        return prefix, statistics
+
+    def _costs(self) -> _Lines:
+        """Bytes and latency by layer and form, on the first probe."""
+        prefix, _ = self._prefix(self._probes[0])
+        component = self._bank.component
+        layers_by_unit: dict[str, list[str]] = {}
+        for layer in self._layers:
+            layers_by_unit.setdefault(prefix.unit_of(layer), []).append(layer)
+        lines: dict[str, _Lines] = {}
+        for unit, layers in layers_by_unit.items():
+            with calls_of(component, layers) as calls:
+                prefix.resume(unit, lambda: _forward(component, self._probes[0]))
+            for layer in layers:
+                lines[layer] = self._layer_costs(layer, unit, calls[layer])
+        self._bank.assemble(_REFERENCE)
+        whole = {"reference_bytes": held_bytes(component), "reference_latency_ms": self._reference_ms()}
+        return [{**line, **whole} for layer in self._layers for line in lines[layer]]
+
+    def _reference_ms(self) -> float:
+        probe, component = self._probes[0], self._bank.component
+        times = [timed(lambda: _forward(component, probe), self._device)[1] for _ in range(LAYER_REPEATS)]
+        return statistics.median(times)
+
+    def _layer_costs(self, layer: str, unit: str, calls: Calls) -> _Lines:
+        plain = self._bank.component.get_submodule(layer)
+        parameters, size = self._bank.layers[layer].weight.numel(), module_bytes(plain)
+        before = _milliseconds(plain, calls, self._device)
+        lines: _Lines = []
+        for spec in (*self._specs, *self._others):
+            with self._bank.exchanged(layer, spec) as module:
+                held, latency = module_bytes(module), _milliseconds(module, calls, self._device)
+            what = {"layer": layer, "block": unit, "form": spec.key, "parameters": parameters}
+            size_of = {"bytes": held, "bytes_saved": size - held}
+            lines.append({**what, **size_of, "latency_ms": latency, "latency_change_ms": latency - before})
+        return lines
+
+
+def _forward(component: nn.Module, probe: Probe) -> torch.Tensor:
+    output = component(**probe.inputs)[0]
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> float:
+    """Median time of a layer's calls in one forward, after two rounds of warm-up."""
+
+    def round_() -> torch.Tensor:
+        outputs = [module(*args, **kwargs) for args, kwargs in calls]
+        return outputs[-1]
+
+    if not calls:
+        return 0.0
+    for _ in range(2):
+        round_()
+    return statistics.median(timed(round_, device)[1] for _ in range(LAYER_REPEATS))
+
+
+def _kept(file: Path, lines: Callable[[], _Lines]) -> pd.DataFrame:
+    """What a file holds, else the lines, which it holds from then on."""
+    if not file.exists():
+        frame = pd.DataFrame(lines())
+        with written(file) as scratch:
+            frame.to_parquet(scratch, index=False)
+    return pd.read_parquet(file)
+
+
+def _joined(costs: pd.DataFrame, by_probe: list[pd.DataFrame]) -> pd.DataFrame:
+    """One line a layer and form: costs, errors summed over the probes, statistics over all of them."""
+    shares = {name: "mean" for name in by_probe[0].columns if str(name).startswith(OUTLIER_SHARE)}
+    every = pd.concat(by_probe)
+    errors = every.groupby(["layer", "form"], as_index=False)[["error"]].sum()
+    given = every.groupby("layer", as_index=False).agg({"largest_activation": "max", **shares})
+    signal = sum(frame["signal"].iloc[0] for frame in by_probe)
+    joined = costs.merge(errors, on=["layer", "form"], how="left").merge(given, on="layer").assign(signal=signal)
+    return joined[[*COLUMNS, *shares]]

@@ -1,0 +1,59 @@
+"""``skip=auto``: a share of the parameters to keep becomes the list of layers that it is best spent on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from quantlab.profile.keys import kept_along, kept_by, minimal_keys
+from quantlab.profile.knapsack import Limit, Mask, best_kept
+from quantlab.profile.table import Profile
+from quantlab.spec import QuantSpec, ReferenceSpec
+
+
+class AutoSkip:
+    """Resolves shares through a profile.
+
+    Args:
+        profile: of the component that the lists are for.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self._known: dict[tuple[str, float, tuple[str, ...]], Mask] = {}
+
+    def kept(self, spec: QuantSpec, share: float, on_top_of: Sequence[str] = ()) -> Mask:
+        """The layers that gain most under a setting's form, one truth value a layer.
+
+        Args:
+            spec: the setting; its own skip list is not looked at.
+            share: of the quantizable layers' parameters, from 0 to 1.
+            on_top_of: skip entries whose layers are kept as well, without counting towards the share.
+        """
+        layers, parameters = self.profile.layers, self.profile.parameters
+        errors = self.profile.errors(spec)
+        key = str(hash(errors.tobytes())), share, tuple(on_top_of)
+        if key not in self._known:
+            named = kept_by(layers, on_top_of)
+            fixed = np.array([layer in named for layer in layers])
+            most = share * parameters.sum() + parameters[fixed].sum()
+            kept = best_kept(errors, [Limit(parameters, most)], kept_along(layers), fixed)
+            assert kept is not None  # keeping no more than the named layers is always within the limit
+            self._known[key] = kept
+        return self._known[key]
+
+    def skip(self, spec: QuantSpec, share: float, on_top_of: Sequence[str] = ()) -> tuple[str, ...]:
+        """The fewest skip entries that keep exactly those layers."""
+        return self.entries(self.kept(spec, share, on_top_of))
+
+    def entries(self, kept: Mask) -> tuple[str, ...]:
+        """The fewest skip entries that keep exactly the layers of a mask."""
+        layers = self.profile.layers
+        return minimal_keys(layers, {layer for layer, keep in zip(layers, kept, strict=True) if keep})
+
+
+def with_skip(spec: QuantSpec, skip: tuple[str, ...]) -> QuantSpec:
+    """A setting with another skip list."""
+    return spec if isinstance(spec, ReferenceSpec) else dataclasses.replace(spec, skip=skip)

@@ -1,0 +1,101 @@
+"""The whole front of a model, and the best setting within a budget, from its profile without one more forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantlab.config import BudgetConfig
+from quantlab.profile.auto import AutoSkip, with_skip
+from quantlab.profile.keys import kept_along
+from quantlab.profile.knapsack import Limit, Mask, best_kept
+from quantlab.profile.predict import Prediction, Predictor
+from quantlab.spec import QuantSpec
+
+SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Shares of the parameters that the knots of a predicted front keep."""
+
+
+@dataclass(frozen=True)
+class Knot:
+    """A setting of the predicted front."""
+
+    spec: QuantSpec
+    prediction: Prediction
+
+
+def predicted_front(
+    predictor: Predictor, forms: Sequence[QuantSpec], shares: Sequence[float] = SHARES, measured_by: str = "all"
+) -> list[Knot]:
+    """The settings that no other is predicted to beat, least memory first.
+
+    Args:
+        predictor: what predicts.
+        forms: settings without a skip list.
+        shares: of parameters to keep; each form and share is solved as a knapsack.
+        measured_by: "all" for SNR, memory and latency; "memory" for SNR against memory alone.
+    """
+    auto = AutoSkip(predictor.profile)
+    found: dict[tuple[str, bytes], tuple[QuantSpec, Mask, Prediction]] = {}
+    for form in forms:
+        for share in shares:
+            kept = auto.kept(form, share)
+            if not kept.all():
+                found.setdefault((form.key, kept.tobytes()), (form, kept, predictor.predict_kept(form, kept)))
+    entries = list(found.values())
+    costs = np.array([[-p.snr_db, p.memory_bytes, p.latency_ms] for *_, p in entries])
+    costs = costs[:, :2] if measured_by == "memory" else costs
+    best = [e for e, cost in zip(entries, costs, strict=True) if not _beaten(costs, cost)]
+    return [Knot(with_skip(f, auto.entries(k)), p) for f, k, p in sorted(best, key=lambda e: e[2].memory_bytes)]
+
+
+def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: BudgetConfig) -> Knot | None:
+    """The setting that is predicted to be the best within a budget; None where none is predicted to keep it.
+
+    With a limit on memory or latency it has the highest SNR, else the least memory.
+    """
+    found = [knot for form in forms if (knot := _best_of(predictor, form, budget)) is not None]
+    if budget.memory_mb is None and budget.latency_ms is None:
+        return min(found, key=lambda knot: knot.prediction.memory_bytes, default=None)
+    return max(found, key=lambda knot: knot.prediction.snr_db, default=None)
+
+
+def misses(prediction: Prediction, budget: BudgetConfig) -> dict[str, float]:
+    """By how much a prediction misses each limit, in the limit's unit; 0 and below is within."""
+    missed = {}
+    if budget.memory_mb is not None:
+        missed["memory_mb"] = prediction.memory_bytes / 1e6 - budget.memory_mb
+    if budget.latency_ms is not None:
+        missed["latency_ms"] = prediction.latency_ms - budget.latency_ms
+    if budget.min_snr_db is not None:
+        missed["min_snr_db"] = budget.min_snr_db - prediction.snr_db
+    return missed
+
+
+def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Knot | None:
+    """One knapsack with as many constraints as there are limits."""
+    profile = predictor.profile
+    errors, saved = profile.errors(form), profile.saved(form)
+    whole = predictor.predict_kept(form, np.zeros(len(errors), dtype=bool))
+    limits = []
+    if budget.memory_mb is not None:
+        limits.append(Limit(saved, budget.memory_mb * 1e6 - whole.memory_bytes))
+    if budget.latency_ms is not None:
+        share = profile.parameters / profile.parameters.sum()
+        changes = profile.latency_changes(form) + share * predictor.correction(form).latency_ms
+        limits.append(Limit(-changes, budget.latency_ms - whole.latency_ms))
+    if budget.min_snr_db is not None:
+        raw = budget.min_snr_db - predictor.correction(form).snr_db
+        finite = np.where(np.isfinite(errors), errors, profile.signal)
+        limits.append(Limit(-finite, profile.signal * 10 ** (-raw / 10) - finite.sum()))
+    smallest = budget.memory_mb is None and budget.latency_ms is None
+    kept = best_kept(-saved if smallest else errors, limits, kept_along(profile.layers))
+    if kept is None or kept.all():
+        return None
+    return Knot(with_skip(form, AutoSkip(profile).entries(kept)), predictor.predict_kept(form, kept))
+
+
+def _beaten(costs: np.ndarray, cost: np.ndarray) -> bool:
+    return bool(np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)))

@@ -48,6 +48,7 @@ class Sampler(Enum):
     nsga2 = "nsga2"
     gp = "gp"
     random = "random"
+    sensitivity = "sensitivity"
 
 
 class Rule(Enum):
@@ -153,7 +154,11 @@ class BudgetConfig:
 
 @dataclass
 class SpaceConfig:
-    """Values to try. A list is a set of choices; a range makes the threshold continuous (0 stays its own choice)."""
+    """Values to try. A list is a set of choices; a range is continuous (a threshold of 0 stays its own choice).
+
+    skip holds names of the model's skip lists, "auto" for the layers that a profile finds most worth keeping, and
+    "auto+NAME" for those on top of a named list; skip_share is the share of the parameters that auto keeps.
+    """
 
     method: list[str] = field(default_factory=list)
     llm_int8_threshold: list[float] = field(default_factory=list)
@@ -164,6 +169,8 @@ class SpaceConfig:
     bnb_4bit_compute_dtype: list[str] = field(default_factory=list)
     bnb_4bit_quant_storage: list[str] = field(default_factory=lambda: ["uint8"])
     skip: list[str] = field(default_factory=list)
+    skip_share: list[float] = field(default_factory=list)
+    skip_share_range: list[float] | None = None
 
 
 @dataclass
@@ -214,6 +221,7 @@ class SweepConfig:
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
     lab: LabConfig = field(default_factory=LabConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ class Profile:
     def forms(self) -> list[str]:
         """Keys of the forms, in the order they were measured."""
         return list(dict.fromkeys(self.table["form"]))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of what layers are chosen by: their names, sizes and errors."""
+        chosen = self.table[["layer", "form", "parameters", "error"]].to_csv(index=False)
+        return hashlib.sha256(chosen.encode()).hexdigest()[:16]
 
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:

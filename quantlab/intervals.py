@@ -18,9 +18,12 @@ from quantlab.measurement import IDENTICAL_DB
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+LABEL = f"{100 * CONFIDENCE:g} % interval"
+"""What an interval is called wherever it is shown."""
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
 _Probes = Sequence[dict[str, float]]
+_Pairs = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def snr_interval(probes: _Probes) -> Interval | None:
     """
     if len(probes) < 2:
         return None
-    return _interval(_resampled_snr(probes))
+    return _interval(_resampled_snr(_places(probes), _powers(probes)))
 
 
 def snr_difference(probes: _Probes, others: _Probes) -> Interval | None:
@@ -50,12 +53,15 @@ def snr_difference(probes: _Probes, others: _Probes) -> Interval | None:
 
     None where these are fewer than two.
     """
-    index = {(probe["prompt"], probe["step"]): probe for probe in others}
-    shared = [probe for probe in probes if (probe["prompt"], probe["step"]) in index]
-    if len(shared) < 2:
+    places, powers, other_powers = _places(probes), _powers(probes), _powers(others)
+    if places != _places(others):
+        mine = dict(zip(places, powers, strict=True))
+        theirs = dict(zip(_places(others), other_powers, strict=True))
+        places = tuple(place for place in mine if place in theirs)
+        powers, other_powers = (tuple(index[place] for place in places) for index in (mine, theirs))
+    if len(places) < 2:
         return None
-    matched = [index[probe["prompt"], probe["step"]] for probe in shared]
-    return _interval(_resampled_snr(shared) - _resampled_snr(matched))
+    return _interval(_resampled_snr(places, powers) - _resampled_snr(places, other_powers))
 
 
 def tie(probes: _Probes, others: _Probes) -> bool:
@@ -70,19 +76,34 @@ def _interval(values: _Array) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _resampled_snr(probes: _Probes) -> _Array:
-    prompts, prompt = np.unique([probe["prompt"] for probe in probes], return_inverse=True)
-    steps, step = np.unique([probe["step"] for probe in probes], return_inverse=True)
-    weights = _counts(len(prompts))[:, prompt] * _counts(len(steps))[:, step]
-    signal = weights @ np.array([probe["signal"] for probe in probes])
-    error = weights @ np.array([probe["error"] for probe in probes])
+def _places(probes: _Probes) -> _Pairs:
+    return tuple([(probe["prompt"], probe["step"]) for probe in probes])
+
+
+def _powers(probes: _Probes) -> _Pairs:
+    return tuple([(probe["signal"], probe["error"]) for probe in probes])
+
+
+@functools.lru_cache(maxsize=512)  # the members of a front are compared in pairs
+def _resampled_snr(places: _Pairs, powers: _Pairs) -> _Array:
+    signal, error = (_weights(places) @ np.array(powers)).T
     # a draw may hold none of the probes where not every prompt has every timestep: it says nothing
     drawn = signal > 0
     error = np.maximum(error[drawn], signal[drawn] * 10 ** (-IDENTICAL_DB / 10))
     return np.asarray(10 * np.log10(signal[drawn] / error))
 
 
+@functools.lru_cache(maxsize=4)  # the settings of a study share their probes
+def _weights(places: _Pairs) -> _Array:
+    """How often each probe is drawn, one line a resample."""
+    (prompts, prompt), (steps, step) = (np.unique(values, return_inverse=True) for values in zip(*places, strict=True))
+    return np.asarray(_counts(len(prompts), 0)[:, prompt] * _counts(len(steps), 1)[:, step])
+
+
 @functools.cache
-def _counts(size: int) -> _Array:
-    """How often each of so many things is drawn, one line a resample; the same draws for all settings."""
-    return np.random.default_rng(size).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
+def _counts(size: int, stream: int) -> _Array:
+    """How often each of so many things is drawn, one line a resample; the same draws for all settings.
+
+    Streams are independent of each other: as many prompts as timesteps must not be drawn alike.
+    """
+    return np.random.default_rng([stream, size]).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -32,20 +32,40 @@ def small_space(**changes: object) -> SpaceConfig:
     return SpaceConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def fake_measurement(key: str, snr_db: float, memory_bytes: int, latency_ms: float) -> Measurement:
-    """A measurement with three objectives; the rest follows from them."""
+def fake_probes(snr_db: float, hardness: Sequence[Sequence[float]] = ((1.0,),)) -> list[dict[str, float]]:
+    """Probes of that SNR together; ``hardness`` has a line a prompt and a column a step, to which errors are in ratio.
+
+    One probe alone has no interval.
+    """
+    share = 10 ** (-snr_db / 10) * sum(map(len, hardness)) / sum(map(sum, hardness))
+    return [
+        {"prompt": prompt, "step": step, "timestep": 500.0 - step, "signal": 1.0, "error": share * times}
+        for prompt, steps in enumerate(hardness)
+        for step, times in enumerate(steps)
+    ]
+
+
+def fake_measurement(
+    key: str,
+    snr_db: float,
+    memory_bytes: int,
+    latency_ms: float,
+    hardness: Sequence[Sequence[float]] = ((1.0,),),
+    latency_iqr_ms: float = 0.25,
+) -> Measurement:
+    """A measurement with three objectives and, by ``hardness``, its probes; the rest follows from them."""
     return Measurement(
         key=key,
         snr_db=snr_db,
         rel_l2=10 ** (-snr_db / 20),
         cosine=1 - 10 ** (-snr_db / 10),
-        probes=[{"prompt": 0, "step": 0, "timestep": 500.0, "signal": 1.0, "error": 10 ** (-snr_db / 10)}],
+        probes=fake_probes(snr_db, hardness),
         memory_bytes=memory_bytes,
         bits_per_weight=4.5,
         peak_memory_bytes=2 * memory_bytes,
         peak_memory_source="none",
         latency_ms=latency_ms,
-        latency_iqr_ms=0.25,
+        latency_iqr_ms=latency_iqr_ms,
         forward_s=0.5,
         wall_s=0.75,
         layers_quantized=3,

@@ -27,6 +27,16 @@ def test_the_interval_holds_the_snr_and_equal_probes_leave_no_doubt():
     assert (flat.low, flat.high) == pytest.approx((20.0, 20.0))
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (4, 4)])
+def test_as_many_prompts_as_timesteps_are_not_drawn_alike(shape):
+    # if they were, the order of the timesteps would matter: a draw of the diagonal alone
+    prompts, steps = (np.arange(1.0, size + 1) ** 2 for size in shape)
+    one, other = (snr_interval(probes(np.outer(prompts, order))) for order in (steps, steps[::-1]))
+    assert one is not None
+    assert other is not None
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.4)
+
+
 def test_nineteen_of_twenty_intervals_hold_the_true_figure():
     # the SNR over many prompts and timesteps of the same kind, against intervals from 12 x 12 of them
     truth = 10 * np.log10(1 / (0.01 * np.exp(0.25)))  # the mean of two independent log-normal factors of 0.5 each

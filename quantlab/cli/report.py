@@ -38,7 +38,10 @@ def print_front(study: StudyView) -> None:
     winner = study.winner.row.number if study.winner else None
     name = functools.partial(label, study)
     console.print(rows_table([study.row(number) for number in study.anchor_numbers], name, winner, "\nanchors"))
-    console.print(rows_table(front(study.rows), name, winner, "\nfront, by memory"))
+    console.print(rows_table(front(study.rows), name, winner, "\nfront, by memory", study.ties))
+    if study.ties:
+        meaning = "ties in SNR with trial n, which holds no more memory and is no slower beyond the noise"
+        console.print(f"{study.front_size} (= n: {meaning})")
     for note in study.notes:
         console.print(f"note: {note}")
     failed = [row for row in study.rows if row.measurement is None and row.repeat_of is None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
+from quantlab.intervals import CONFIDENCE, snr_interval
 from quantlab.measurement import MEANINGLESS, Measurement
 from quantlab.study.rows import Row
 
@@ -16,15 +17,23 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 
 def rows_table(
-    rows: Iterable[Row], name: Callable[[Row], str], winner: int | None = None, title: str | None = None
+    rows: Iterable[Row],
+    name: Callable[[Row], str],
+    winner: int | None = None,
+    title: str | None = None,
+    ties: Mapping[int, int] | None = None,
 ) -> Table:
-    """Rows with their three objectives, each called by ``name``; the winner is marked."""
+    """Rows with their three objectives, each called by ``name``; the winner is marked.
+
+    ``ties`` has the number of the trial that a row ties with, by the row's own.
+    """
     rows = list(rows)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     meaningful = all(row.measurement.fidelity_is_meaningful for row in rows if row.measurement)
-    snr = "SNR dB" if meaningful else f"SNR dB ({MEANINGLESS})"
-    for column in ("trial", "setting", snr, "memory MB", "peak MB", "latency ms", "PSNR dB", "SSIM"):
-        table.add_column(column, justify="left" if column == "setting" else "right", no_wrap=True)
+    snr = ("SNR dB" if meaningful else f"SNR dB ({MEANINGLESS})") + f" [{100 * CONFIDENCE:g} %]"
+    columns = ("trial", "setting", snr, *(("tie",) if ties else ()), "memory MB", "peak MB", "latency ms")
+    for column in (*columns, "PSNR dB", "SSIM"):
+        table.add_column(column, justify="left" if column in ("setting", "tie") else "right", no_wrap=True)
     for row in rows:
         m = row.measurement
         if m is None:
@@ -33,7 +42,8 @@ def rows_table(
         table.add_row(
             str(row.number),
             ("* " if row.number == winner else "  ") + name(row),
-            f"{m.snr_db:.2f}",
+            snr_text(m),
+            *((f"= {ties[row.number]}" if row.number in ties else "",) if ties else ()),
             f"{m.memory_bytes / 1e6:.2f}",
             f"{m.peak_memory_bytes / 1e6:.2f}",
             f"{m.latency_ms:.1f} ± {m.latency_iqr_ms / 2:.1f}",
@@ -43,10 +53,17 @@ def rows_table(
     return table
 
 
+def snr_text(measurement: Measurement) -> str:
+    """An SNR in dB with its interval; without one for a single probe, and for outputs that are identical."""
+    interval = snr_interval(measurement.probes)
+    known = interval is not None and interval.low < interval.high
+    return f"{measurement.snr_db:.2f}" + (f" [{interval.low:.1f}, {interval.high:.1f}]" if interval and known else "")
+
+
 def outcome_line(row: Row) -> str:
     """One line for a row that was just measured."""
     if isinstance(row.outcome, Measurement):
         m = row.outcome
-        fidelity = f"{m.snr_db:.2f} dB, " if m.fidelity_is_meaningful else ""
+        fidelity = f"{snr_text(m)} dB, " if m.fidelity_is_meaningful else ""
         return f"{row.spec.key}: {fidelity}{m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
     return f"{row.spec.key}: failed, {row.outcome.kind}: {row.outcome.reason}"

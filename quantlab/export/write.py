@@ -9,7 +9,8 @@ from typing import Any
 from quantlab.config import ModelConfig, Weights
 from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json
-from quantlab.measurement import MEANINGLESS
+from quantlab.intervals import LABEL, snr_interval
+from quantlab.measurement import MEANINGLESS, Measurement
 from quantlab.models.load import pipeline_index
 from quantlab.models.source import fetch, has_variant, locate
 from quantlab.report.view import StudyView
@@ -98,6 +99,11 @@ def _arguments(model: ModelConfig, given: dict[str, Any]) -> str:
     return f"dtype=torch.{model.dtype.value}" + "".join(f", {name}={value!r}" for name, value in given.items())
 
 
+def _interval(m: Measurement | None) -> str:
+    interval = snr_interval(m.probes) if m else None
+    return f"{interval.low:.4g} to {interval.high:.4g}" if interval else ""
+
+
 def _readme(study: StudyView, row: Row, reason: str) -> str:
     m = row.measurement
     assert m is not None
@@ -124,6 +130,8 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
         other = f"{getattr(reference, field) * scale:.4g}" if reference else ""
         mark = f" ({MEANINGLESS})" if field in _FIDELITY and not m.fidelity_is_meaningful else ""
         lines.append(f"| {name}{mark} | {getattr(m, field) * scale:.4g} | {other} |")
+        if field == "snr_db":
+            lines.append(f"| {LABEL} of the SNR, dB{mark} | {_interval(m)} | {_interval(reference)} |")
     if row.images:
         lines.append(f"| PSNR of the images, dB | {row.images['psnr_db']:.4g} | |")
         lines.append(f"| SSIM of the images | {row.images['ssim']:.4g} | |")

@@ -10,12 +10,16 @@ from quantlab.report.view import StudyView, skip_names
 
 
 def plot_thresholds(study: StudyView) -> Figure:
-    """SNR and latency against llm_int8_threshold, one line a skip list; threshold 0 (no outliers) stands apart."""
+    """SNR and latency against llm_int8_threshold, one line a skip list; threshold 0 (no outliers) stands apart.
+
+    The bars of the SNR are its interval, those of the latency its interquartile range.
+    """
     data = study.distinct
     data = data[(data["method"] == "llm_int8") & ~data["llm_int8_has_fp16_weight"].fillna(False)]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     snr, latency = figure.subplots(1, 2, sharex=True)
     names = skip_names(study.model)
+    beside = 0.009 * float(data["llm_int8_threshold"].max()) if len(data) else 0.0
     for index, (skip, group) in enumerate((str(s), g) for s, g in data.groupby("skip")):
         group = group.sort_values("llm_int8_threshold")
         detecting = group[group["llm_int8_threshold"] > 0]
@@ -33,6 +37,11 @@ def plot_thresholds(study: StudyView) -> Figure:
             color=colour,
             capsize=2,
         )
+        known = group[group["snr_low_db"].notna()]
+        low, high = (known[name].astype(float) for name in ("snr_low_db", "snr_high_db"))
+        shift = (index - (data["skip"].nunique() - 1) / 2) * beside  # or the lists' bars would cover each other
+        where = known["llm_int8_threshold"].astype(float) + shift
+        snr.vlines(where, low, high, colors=colour, linewidth=1, alpha=0.6, zorder=1)
         for axes, column in ((snr, "snr_db"), (latency, "latency_ms")):
             axes.scatter([0.0] * len(off), off[column].astype(float), marker="x", color=colour)
     snr.set_ylabel(study.snr_label)

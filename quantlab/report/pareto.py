@@ -1,4 +1,4 @@
-"""The Pareto plot: fidelity against memory and against latency, anchors labelled, the winner marked."""
+"""The Pareto plot: fidelity with its intervals against memory and latency, anchors labelled, the winner marked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _STYLE = {
 
 
 def plot_pareto(study: StudyView) -> Figure:
-    """Two panels that share the SNR axis, memory and latency across; a front member has a dark edge."""
+    """Two panels that share the SNR axis, memory and latency across; a front member has a dark edge.
+
+    Front members, anchors and the winner have the interval of their SNR. The title says how many front members are
+    told apart: two whose intervals overlap often are, as they are compared on the same probes (`snr_difference`).
+    """
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     data = study.distinct
     reference = data[data["method"] == "reference"]
     settings = data[data["method"] != "reference"]
     for axes, column, scale in ((left, "memory_bytes", 1e-6), (right, "latency_ms", 1.0)):
+        _intervals(axes, study, settings, column, scale)
         _points(axes, settings, column, scale)
         for _, row in reference.iterrows():
             axes.axvline(float(row[column]) * scale, color="#222222", linewidth=1, linestyle=":")
@@ -44,8 +49,24 @@ def plot_pareto(study: StudyView) -> Figure:
     left.set_ylabel(study.snr_label)
     if not settings.empty:
         left.legend(loc="center left", fontsize=8)
-    figure.suptitle(f"{study.name}: {len(settings)} settings, {int(settings['pareto'].sum())} on the front")
+    figure.suptitle(f"{study.name}: {len(settings)} settings, {study.front_size}")
     return figure
+
+
+def _intervals(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
+    """Thin bars beneath the points that are looked at; of all points, they would hide the rest."""
+    named = {*study.anchor_numbers} | ({study.winner.row.number} if study.winner else set())
+    some = settings[settings["snr_low_db"].notna() & (settings["pareto"] | settings["number"].isin(named))]
+    kinds = some["bnb_4bit_quant_type"].fillna("llm_int8")
+    axes.vlines(
+        some[column].astype(float) * scale,
+        some["snr_low_db"].astype(float),
+        some["snr_high_db"].astype(float),
+        colors=[_STYLE[kind][0] for kind in kinds],
+        linewidth=0.8,
+        alpha=0.5,
+        zorder=1,
+    )
 
 
 def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> None:

@@ -14,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from quantlab.compose import from_yaml
 from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig, Weights
 from quantlab.errors import StudyError
+from quantlab.intervals import LABEL
 from quantlab.measurement import MEANINGLESS
+from quantlab.spec import ReferenceSpec
 from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
 from quantlab.study.front import Winner, choose
@@ -62,9 +64,26 @@ class StudyView:
         return self.model.weights is not Weights.random
 
     @property
+    def ties(self) -> dict[int, int]:
+        """Which members of the front tie with a cheaper one, as `quantlab.study.ties.ties` gives it."""
+        tied = self.table[self.table["ties_with"].notna()]
+        return {int(number): int(other) for number, other in zip(tied["number"], tied["ties_with"], strict=True)}
+
+    @property
+    def front_size(self) -> str:
+        """How many settings are on the front, in words, and how many of them are told apart where there are ties."""
+        data = self.distinct[self.distinct["method"] != ReferenceSpec.method]
+        members = data[data["pareto"]]
+        words = f"{len(members)} on the front"
+        if not self.fidelity_is_meaningful or members["snr_low_db"].isna().all():
+            return words
+        return f"{words}, {int(members['ties_with'].isna().sum())} of them told apart"
+
+    @property
     def snr_label(self) -> str:
-        """What an axis of SNR is called."""
-        return "prediction SNR, dB" + ("" if self.fidelity_is_meaningful else f" ({MEANINGLESS})")
+        """What an axis of SNR is called that shows intervals where there are any."""
+        bars = f"\n(bars: {LABEL})" if self.table["snr_low_db"].notna().any() else ""
+        return "prediction SNR, dB" + ("" if self.fidelity_is_meaningful else f" ({MEANINGLESS})") + bars
 
     @property
     def name(self) -> str:

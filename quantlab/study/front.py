@@ -14,6 +14,7 @@ from quantlab.errors import ConfigError, StudyError
 from quantlab.measurement import MEANINGLESS, Measurement
 from quantlab.spec import ReferenceSpec
 from quantlab.study.rows import Row
+from quantlab.study.ties import cheapest_of_tied
 
 _RULES: dict[Rule, tuple[Callable[[Measurement], float], str]] = {
     Rule.max_snr: (lambda m: -m.snr_db, "the highest SNR"),
@@ -86,7 +87,8 @@ def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, floa
 def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
     """The winner among the front's quantized members; anchors outside the space win only where nothing else can.
 
-    Where fidelity is not meaningful, no rule looks at it.
+    Of those that tie in SNR with what the rule picks and are cheaper, the one with the least memory wins in its place
+    (`quantlab.study.ties`). Where fidelity is not meaningful, no rule looks at it.
 
     Args:
         rows: the study's rows.
@@ -117,13 +119,19 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
         rule = Rule.max_snr if limited and meaningful else Rule.knee
     where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
     if rule is Rule.knee:
-        row, m = pairs[_knee([m for _, m in pairs])]
+        pick = pairs[_knee([m for _, m in pairs])]
         best = "SNR, memory and latency" if meaningful else "memory and latency"
-        reason = f"it is the knee {where}: nearest to the best {best} at once, each scaled to its range"
+        why = f"is the knee {where}: nearest to the best {best} at once, each scaled to its range"
     else:
         cost, words = _RULES[rule]
-        row, m = min(pairs, key=lambda pair: (cost(pair[1]), pair[1].memory_bytes))
-        reason = f"it has {words} {where}"
+        pick = min(pairs, key=lambda pair: (cost(pair[1]), pair[1].memory_bytes))
+        why = f"has {words} {where}"
+    (row, m), tied = cheapest_of_tied(pick, pairs)
+    if row is pick[0]:
+        reason = f"it {why}"
+    else:
+        reason = f"trial {pick[0].number} {why}, and of the {tied} that tie in SNR at its cost or less this is the "
+        reason += "cheapest"
     reason += f" ({_figures(m)})"
     if not meaningful:
         reason += f"; fidelity is {MEANINGLESS}, and no rule looked at it"

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from quantlab.intervals import snr_interval
 from quantlab.measurement import MEANINGLESS, Failure, Measurement
 from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
 from quantlab.study.rows import Row
+from quantlab.study.ties import ties
 
 _MEASURED = (
-    "snr_db",
     "rel_l2",
     "cosine",
     "memory_bytes",
@@ -34,8 +35,9 @@ _MEASURED = (
     "output_sha256",
 )
 _COLUMNS = (
-    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", *_MEASURED),
-    *("psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "repeat_of", "failure", "notes"),
+    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "snr_db", "snr_low_db"),
+    *("snr_high_db", *_MEASURED, "psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "ties_with"),
+    *("repeat_of", "failure", "notes"),
 )
 
 
@@ -43,25 +45,33 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
 
     ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
-    setting before. Units are in the columns' names; SNR and PSNR of 100 dB stand for identical.
+    setting before. ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the
+    front member that a member ties with (`quantlab.study.ties.ties`). Units are in the columns' names; SNR and PSNR of
+    100 dB stand for identical.
     """
-    members = {row.number for row in front(rows)}
+    members = front(rows)
+    numbers, tied = {row.number for row in members}, ties(members)
     lines = []
     for row in rows:
         m = row.measurement
+        interval = snr_interval(m.probes) if m else None
         line: dict[str, Any] = {
             "number": row.number,
             "state": "COMPLETE" if m else "FAIL",
             "key": row.spec.key,
             **row.spec.columns(),
             "fidelity": None if m is None else "meaningful" if m.fidelity_is_meaningful else MEANINGLESS,
+            "snr_db": m.snr_db if m else None,
+            "snr_low_db": interval.low if interval else None,
+            "snr_high_db": interval.high if interval else None,
             **{name: getattr(m, name) if m else None for name in _MEASURED},
             "psnr_db": (row.images or {}).get("psnr_db"),
             "ssim": (row.images or {}).get("ssim"),
             "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if m else None,
             "device": m.provenance.get("device") if m else None,
             "threads": m.provenance.get("threads") if m else None,
-            "pareto": row.number in members,
+            "pareto": row.number in numbers,
+            "ties_with": tied.get(row.number),
             "repeat_of": row.repeat_of,
             "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
             "notes": "; ".join(m.notes) if isinstance(m, Measurement) else "",
@@ -73,9 +83,9 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "threads")
+    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "ties_with", "threads")
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
-    decimal = ("snr_db", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
+    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
     dtypes = {}
     for name in frame.columns:
         if name == "number":

@@ -15,6 +15,7 @@ from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json, read_config
 from quantlab.export.verify import verify
 from quantlab.export.write import export
+from quantlab.intervals import snr_interval
 from quantlab.lab.forms import is_quantized
 from quantlab.lab.probes import load as load_probes
 from quantlab.lab.replay import replay
@@ -107,6 +108,8 @@ def test_the_readme_says_what_was_measured_on_what_and_why_it_won(study):
     assert winner.spec.key in text
     assert study.winner.reason in text
     assert f"| prediction SNR, dB (100: identical) | {m.snr_db:.4g} |" in text
+    interval = snr_interval(m.probes)
+    assert f"| 95 % interval of the SNR, dB | {interval.low:.4g} to {interval.high:.4g} | 100 to 100 |" in text
     assert f"{m.layers_quantized} linear layers quantized" in text.replace("\n", " ")
     assert study.identity["device"] in text
     assert f"torch {m.provenance['versions']['torch']}" in text

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fakes import FakeExecutor, failing, session
+from fakes import FakeExecutor, failing, fake_measurement, session
 
 from quantlab.config import Sampler
+from quantlab.intervals import snr_interval
 from quantlab.measurement import Failure
 from quantlab.spec import Int8Spec
 from quantlab.study.front import front
@@ -18,7 +19,7 @@ PROMISED = {
     *("number", "state", "key", "method", "skip", "llm_int8_threshold", "bnb_4bit_quant_type"),
     *("bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "snr_db", "rel_l2", "cosine", "memory_bytes"),
     *("bits_per_weight", "peak_memory_bytes", "latency_ms", "latency_iqr_ms", "psnr_db", "ssim", "pareto", "failure"),
-    *("fidelity", "forward_s", "warmup_s", "wall_s"),
+    *("fidelity", "forward_s", "warmup_s", "wall_s", "snr_low_db", "snr_high_db", "ties_with"),
 }
 
 
@@ -107,3 +108,45 @@ def test_the_table_says_of_each_measured_row_whether_its_fidelity_means_anything
             outcome = dataclasses.replace(row.measurement, provenance={"device": "fake", "weights": "random"})
             line = table([dataclasses.replace(row, outcome=outcome)])
             assert list(line["fidelity"]) == ["not meaningful: random weights"]
+
+
+STEEP, STEEPER = ((1.0, 2.0), (3.0, 6.0)), ((2.0, 1.0), (6.0, 3.0))
+
+
+def several_probes() -> list[Row]:
+    """Three members of the front; 1 ties with 0."""
+    points = [(0, 20.0, 1, STEEP), (1, 20.3, 2, STEEPER), (2, 30.0, 3, STEEP)]
+    specs = {number: Int8Spec(float(number)) for number, *_ in points}
+    return [
+        Row(n, specs[n], fake_measurement(specs[n].key, snr, mb * 10**6, 50.0, hard)) for n, snr, mb, hard in points
+    ]
+
+
+def test_each_snr_has_its_interval_unless_it_is_of_one_probe(rows: list[Row]) -> None:
+    frame = table(several_probes())
+    for row, (_, line) in zip(several_probes(), frame.iterrows(), strict=True):
+        assert row.measurement is not None
+        interval = snr_interval(row.measurement.probes)
+        assert interval is not None
+        assert (line["snr_low_db"], line["snr_high_db"]) == (interval.low, interval.high)
+        assert line["snr_low_db"] < line["snr_db"] < line["snr_high_db"]
+    assert table(rows)[["snr_low_db", "snr_high_db"]].isna().all(axis=None)
+
+
+def test_a_member_of_the_front_names_the_cheaper_member_that_it_ties_with(tmp_path: Path) -> None:
+    frame = write_tables(several_probes(), tmp_path)
+    assert list(frame["pareto"]) == [True] * 3
+    assert list(frame["ties_with"].fillna(-99)) == [-99, 0, -99]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "trials.parquet"), frame)
+    assert frame.dtypes.to_dict() == table([]).dtypes.to_dict()
+
+
+def test_what_is_off_the_front_ties_with_nothing() -> None:
+    rows = several_probes()
+    first = rows[1].measurement
+    assert first is not None
+    beaten = Row(3, Int8Spec(3.0), dataclasses.replace(first, memory_bytes=first.memory_bytes + 1))
+    repeat = Row(4, rows[1].spec, first, repeat_of=1)
+    frame = table([*rows, beaten, repeat]).set_index("number")
+    assert frame.loc[[3, 4], "ties_with"].isna().all()
+    assert frame.loc[4, "snr_low_db"] == frame.loc[1, "snr_low_db"]

@@ -280,6 +280,13 @@ class Part(Enum):
     overhead = "overhead"
     naive = "naive"
     peers = "peers"
+    search = "search"
+    profile = "profile"
+    ranking = "ranking"
+
+
+USUAL_PARTS = (Part.switch, Part.overhead, Part.naive, Part.peers)
+"""What `quantlab bench` runs without a name: the others take longer, and have spaces of their own."""
 
 
 @dataclass
@@ -293,12 +300,13 @@ class BenchConfig:
         peers_python: a Python with optimum-benchmark; null makes an environment for it in the cache folder.
     """
 
-    parts: list[Part] = field(default_factory=lambda: list(Part))
+    parts: list[Part] = field(default_factory=lambda: list(USUAL_PARTS))
     name: str = MISSING
     results_dir: str = "results"
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
     lab: LabConfig = field(default_factory=LabConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     generations: int = 8

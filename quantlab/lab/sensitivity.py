@@ -94,8 +94,7 @@ class Profiler:
     def run(self, report: Callable[[int, int], None] = lambda done, of: None) -> Profile:
         """The profile; ``report`` is called with the layers done and all layers, over all probes."""
         keys = [spec.key for spec in (*self._specs, *self._others)]
-        where = [(probe.prompt, probe.step) for probe in self._probes]
-        whole = json.dumps([self._belongs, where, keys, self._resume], sort_keys=True, default=str)
+        whole = json.dumps([self._belongs, keys, self._resume], sort_keys=True, default=str)
         folder = cache_folder("profiles", hashlib.sha256(whole.encode()).hexdigest()[:24])
         count, by_probe = len(self._layers), []
         for index, probe in enumerate(self._probes):
@@ -104,7 +103,7 @@ class Profiler:
                 report(before + done, count * len(self._probes))
 
             work = functools.partial(self._errors, probe, so_far)
-            by_probe.append(_kept(folder / f"probe-{index}.parquet", work))
+            by_probe.append(_kept(folder / f"prompt-{probe.prompt}-step-{probe.step}.parquet", work))
             so_far(count)
         costs = _kept(folder / "costs.parquet", self._costs)
         return Profile(_joined(costs, by_probe), self._belongs, len(self._probes))

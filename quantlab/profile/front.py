@@ -89,7 +89,8 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
     if budget.min_snr_db is not None:
         raw = budget.min_snr_db - predictor.correction(form).snr_db
         finite = np.where(np.isfinite(errors), errors, profile.signal)
-        limits.append(Limit(-finite, profile.signal * 10 ** (-raw / 10) - finite.sum()))
+        most = profile.signal * 10 ** (-raw / 10) - profile.rounding.max()
+        limits.append(Limit(-finite, most - finite.sum()))
     smallest = budget.memory_mb is None and budget.latency_ms is None
     kept = best_kept(-saved if smallest else errors, limits, kept_along(profile.layers))
     if kept is None or kept.all():

@@ -86,7 +86,7 @@ class Predictor:
         return self._corrections[min(alike, key=lambda known: _unlike(known, wanted))]
 
     def _raw(self, spec: QuantSpec, kept: Mask) -> Prediction:
-        error = float(self.profile.errors(spec)[~kept].sum())
+        error = float(self.profile.errors(spec)[~kept].sum() + self.profile.rounding[~kept].max(initial=0))
         memory = self.profile.reference_bytes - float(self.profile.saved(spec)[~kept].sum())
         latency = self._base_ms + float(self.profile.latency_changes(spec)[~kept].sum())
         return Prediction(snr_db(self.profile.signal, error), memory, latency)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,27 @@ class Profile:
         return self._by_form[form][name].to_numpy(dtype=float, na_value=np.nan)
 
     def errors(self, spec: QuantSpec) -> Array:
-        """The squared error that each layer alone adds under a setting, by the nearest form that was measured."""
-        return self.column(self._nearest(spec, with_error=True), "error")
+        """The squared error that each layer adds under a setting beyond `rounding`: these add up.
+
+        By the nearest form that was measured.
+        """
+        return np.maximum(self.column(self._nearest(spec, with_error=True), "error") - self.rounding, 0)
+
+    @functools.cached_property
+    def rounding(self) -> Array:
+        """The squared error that any change at a layer makes, however small; it is there once, not once a layer.
+
+        A change in the last bit lets everything behind it round otherwise. The less of the component lies behind a
+        layer, the less that is: taken for the smallest error of any form of the layers up to and including its block.
+        """
+        least: dict[str, float] = {}
+        lines = self.table[self.table["error"] > 0].groupby("block", sort=False)["error"].min()
+        so_far = math.inf
+        for block in dict.fromkeys(self.table["block"]):
+            so_far = min(so_far, float(lines.get(block, math.inf)))
+            least[str(block)] = so_far if math.isfinite(so_far) else 0.0
+        blocks = self._by_form[self.forms[0]]["block"]
+        return np.array([least[str(block)] for block in blocks])
 
     def saved(self, spec: QuantSpec) -> Array:
         """Bytes that each layer saves under a setting."""

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
 from quantlab.measurement import Measurement, Outcome
+from quantlab.profile.predict import Predictor
 from quantlab.search.executor import Executor
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Params, Space
@@ -40,6 +41,7 @@ class Driver:
         model: whose anchors are measured first.
         search: sampler and number of settings.
         budget: limits that become constraints of the trials.
+        predictor: of the profiled model, where the sampler is sensitivity.
         report: called with each row, and whether it was measured now.
 
     Raises:
@@ -57,6 +59,7 @@ class Driver:
         search: SearchConfig,
         budget: BudgetConfig,
         report: Report,
+        predictor: Predictor | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -67,7 +70,9 @@ class Driver:
         self._report = report
         self._known = store.known()
         trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
-        store.optuna_study.sampler = make_sampler(search.sampler, search.seed + trials)
+        store.optuna_study.sampler = make_sampler(
+            search.sampler, search.seed + trials, space, predictor, budget
+        )
         self._stop = False
         if search.sampler is Sampler.gp:
             self._check_constraints()

@@ -21,6 +21,7 @@ from quantlab.errors import ConfigError, unknown
 from quantlab.profile.auto import AutoSkip, with_skip
 from quantlab.profile.keys import kept_by
 from quantlab.profile.knapsack import Mask
+from quantlab.profile.table import Profile
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 Params = dict[str, Any]
@@ -71,6 +72,12 @@ class Space:
     def with_auto(self, auto: AutoSkip) -> Space:
         """The same space, in which ``auto`` is resolved."""
         return Space(self._config, self._skips, auto)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile that resolves ``auto``."""
+        assert self._auto is not None, "this space has no profile"
+        return self._auto.profile
 
     @property
     def needs_profile(self) -> bool:

@@ -1,0 +1,151 @@
+"""How much of the exhaustive front each sampler finds, against what it spends.
+
+Every setting of the space is measured once; each sampler then searches that table, so that all are given the same
+numbers, and is charged the seconds that its settings took to measure. `sensitivity` is charged its profile first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from quantlab.bench.exhaustive import measure_grid
+from quantlab.config import BenchConfig, Sampler
+from quantlab.errors import QuantlabError
+from quantlab.profile.predict import Predictor
+from quantlab.search.samplers import make_sampler
+from quantlab.search.sensitivity import Array
+from quantlab.search.space import Space
+from quantlab.study.journal import DIRECTIONS
+from quantlab.study.store import study_folder
+
+SAMPLERS = (Sampler.sensitivity, Sampler.tpe, Sampler.gp, Sampler.nsga2, Sampler.random)
+SEEDS = 5
+SHARE = 0.05
+"""Part of the exhaustive grid's cost that each search may spend."""
+
+
+def run(config: BenchConfig) -> dict[str, Any]:
+    """Hypervolume over that of the exhaustive front, by sampler and seed, as a function of seconds and of trials.
+
+    Raises:
+        QuantlabError: where moocore, which computes hypervolumes (Fonseca, Paquete and Lopez-Ibanez 2006), is not
+            installed.
+    """
+    _hypervolume(np.zeros((1, 3)), np.ones(3))
+    folder = study_folder(config.results_dir, f"bench-{config.name}")
+    space, grid, profile_s = measure_grid(config, folder)
+    truth = Truth(grid)
+    most = SHARE * truth.cost_s
+    searches = []
+    for sampler in SAMPLERS:
+        for seed in range(SEEDS):
+            start = time.perf_counter()
+            spent = profile_s if sampler is Sampler.sensitivity else 0.0
+            trace = list(_search(space, truth, sampler, seed, spent, most))
+            searches.append(
+                {
+                    "sampler": sampler.value,
+                    "seed": seed,
+                    "proposing_s": time.perf_counter() - start,
+                    "trials": [step.trials for step in trace],
+                    "cost_s": [step.cost_s for step in trace],
+                    "hypervolume": [step.hypervolume for step in trace],
+                }
+            )
+    return {
+        "settings": len(grid),
+        "front": len(truth.front),
+        "grid_s": truth.cost_s,
+        "profile_s": profile_s,
+        "share": SHARE,
+        "searches": searches,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A search after one more setting: distinct settings, seconds, share of the exhaustive hypervolume."""
+
+    trials: int
+    cost_s: float
+    hypervolume: float
+
+
+class Truth:
+    """The measured grid, its front, and hypervolumes against it.
+
+    Objectives are scaled to the grid's ranges; the reference point is the worst of each.
+
+    Args:
+        grid: one line a setting by its key, as of `measure_grid`.
+    """
+
+    def __init__(self, grid: pd.DataFrame) -> None:
+        self.grid = grid
+        self.cost_s = float(grid["wall_s"].sum())
+        self._values = {str(key): _objectives(line) for key, line in grid.iterrows()}
+        every = np.array(list(self._values.values())) * (-1, 1, 1)
+        self._low, self._range = every.min(axis=0), np.ptp(every, axis=0)
+        scaled = self._scaled(self._values)
+        self.front = [key for key, cost in zip(self._values, scaled, strict=True) if not _beaten(scaled, cost)]
+        self.hypervolume = _hypervolume(self._scaled(self.front), np.ones(3))
+
+    def values(self, key: str) -> tuple[float, float, float]:
+        """SNR in dB, memory in bytes and latency in ms of a setting."""
+        return self._values[key]
+
+    def seconds(self, key: str) -> float:
+        """What measuring a setting took."""
+        return float(self.grid.at[key, "wall_s"])  # type: ignore[arg-type]
+
+    def share(self, keys: Sequence[str]) -> float:
+        """Hypervolume of some settings over that of all."""
+        return _hypervolume(self._scaled(keys), np.ones(3)) / self.hypervolume if keys else 0.0
+
+    def _scaled(self, keys: Any) -> Array:
+        costs = np.array([self._values[key] for key in keys]) * (-1, 1, 1)
+        return np.asarray((costs - self._low) / self._range)
+
+
+def _search(space: Space, truth: Truth, sampler: Sampler, seed: int, spent: float, most: float) -> Iterator[Step]:
+    """One search, a step for each new setting, until it has spent what it may."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    predictor = Predictor(space.profile) if sampler is Sampler.sensitivity else None
+    proposes = make_sampler(sampler, seed, space, predictor)
+    study = optuna.create_study(directions=list(DIRECTIONS), sampler=proposes)
+    found: list[str] = []
+    repeats = 0
+    while spent < most and repeats < 200:
+        trial = study.ask()
+        key = space.spec(space.suggest(trial)).key
+        study.tell(trial, truth.values(key))
+        repeats += 1
+        if key not in found:
+            repeats = 0
+            found.append(key)
+            spent += truth.seconds(key)
+            if spent <= most:
+                yield Step(len(found), spent, truth.share(found))
+
+
+def _objectives(line: pd.Series[Any]) -> tuple[float, float, float]:
+    return float(line["snr_db"]), float(line["memory_bytes"]), float(line["latency_ms"])
+
+
+def _beaten(costs: Array, cost: Array) -> bool:
+    return bool(np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)))
+
+
+def _hypervolume(costs: Array, reference: Array) -> float:
+    try:
+        import moocore
+    except ImportError as error:
+        raise QuantlabError(f"bench search needs moocore: pip install 'quantlab[bench]' ({error})") from error
+    return float(moocore.hypervolume(costs, ref=reference))

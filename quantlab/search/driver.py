@@ -14,13 +14,14 @@ from optuna.trial import TrialState
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
-from quantlab.measurement import Measurement, Outcome
+from quantlab.measurement import Failure, Outcome, Pruned, Watch
 from quantlab.search.executor import Executor
+from quantlab.search.racing import Race
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Params, Space
 from quantlab.spec import QuantSpec
 from quantlab.study.anchors import anchors
-from quantlab.study.front import violations
+from quantlab.study.front import front, violations
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
@@ -38,7 +39,7 @@ class Driver:
         executor: who measures.
         space: what may be tried.
         model: whose anchors are measured first.
-        search: sampler and number of settings.
+        search: sampler, number of settings, and whether they race against the front.
         budget: limits that become constraints of the trials.
         report: called with each row, and whether it was measured now.
 
@@ -144,21 +145,30 @@ class Driver:
         spec = self._space.spec(self._space.suggest(trial))
         self._store.begin(trial, spec)
         earlier = self._known.get(spec.key)
-        outcome = earlier.outcome if earlier else self._executor.submit(spec).result()
+        outcome = earlier.outcome if earlier else self._executor.submit(spec, watch=self._watch(spec)).result()
         repeat_of = earlier.number if earlier else None
         self._store.finish(trial, outcome, repeat_of, self._violations(outcome))
         row = Row(trial.number, spec, outcome, repeat_of)
         self._learn(row, measured=earlier is None)
         return earlier is None
 
+    def _watch(self, spec: QuantSpec) -> Watch | None:
+        """A race against the front of what was asked for: what only an anchor outside the space beats may yet win."""
+        if not self._search.racing or any(spec.key == anchor.key for anchor in self._anchors):
+            return None
+        members = front([row for row in self._known.values() if row.number >= 0])
+        return Race(members, self._search.racing_confidence) if members else None
+
     def _learn(self, row: Row, measured: bool) -> None:
         self._known.setdefault(row.spec.key, row)
         self._report(row, measured)
-        if measured and row.measurement is None:
+        if measured and isinstance(row.outcome, Failure):
             self._executor.check()
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
-        return violations(outcome, self._budget) if isinstance(outcome, Measurement) else {}
+        if isinstance(outcome, Failure):
+            return {}
+        return violations(outcome.partial if isinstance(outcome, Pruned) else outcome, self._budget)
 
     def _check_constraints(self) -> None:
         """Optuna's GPSampler wants the same constraints on every trial of a study."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from quantlab.measurement import MEANINGLESS, Failure, Measurement
+from quantlab.measurement import MEANINGLESS, Failure, Pruned
 from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
 from quantlab.study.rows import Row
@@ -34,7 +34,7 @@ _MEASURED = (
     "output_sha256",
 )
 _COLUMNS = (
-    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", *_MEASURED),
+    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "probes", *_MEASURED),
     *("psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "repeat_of", "failure", "notes"),
 )
 
@@ -43,18 +43,21 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
 
     ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
-    setting before. Units are in the columns' names; SNR and PSNR of 100 dB stand for identical.
+    setting before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``. Units are
+    in the columns' names; SNR and PSNR of 100 dB stand for identical.
     """
     members = {row.number for row in front(rows)}
     lines = []
     for row in rows:
-        m = row.measurement
+        stopped = row.outcome if isinstance(row.outcome, Pruned) else None
+        m = stopped.partial if stopped else row.measurement
         line: dict[str, Any] = {
             "number": row.number,
-            "state": "COMPLETE" if m else "FAIL",
+            "state": "PRUNED" if stopped else "COMPLETE" if m else "FAIL",
             "key": row.spec.key,
             **row.spec.columns(),
             "fidelity": None if m is None else "meaningful" if m.fidelity_is_meaningful else MEANINGLESS,
+            "probes": len(m.probes) if m else None,
             **{name: getattr(m, name) if m else None for name in _MEASURED},
             "psnr_db": (row.images or {}).get("psnr_db"),
             "ssim": (row.images or {}).get("ssim"),
@@ -64,7 +67,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             "pareto": row.number in members,
             "repeat_of": row.repeat_of,
             "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
-            "notes": "; ".join(m.notes) if isinstance(m, Measurement) else "",
+            "notes": "; ".join(([str(stopped)] if stopped else []) + m.notes) if m else "",
         }
         lines.append(line)
     frame = pd.DataFrame(lines, columns=list(_COLUMNS))
@@ -73,7 +76,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "threads")
+    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "threads", "probes")
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
     decimal = ("snr_db", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
     dtypes = {}

@@ -28,6 +28,9 @@ from quantlab.study.store import StudyStore
 REPEATS_IN_A_ROW = 50
 """A sampler that proposes only known settings for this long has nothing left to say; the grid has the rest."""
 
+REPEATS_BEFORE_CHANCE = 5
+"""Optuna's gp sees neither stopped nor failed trials and may propose the same one for ever: then chance is asked."""
+
 Report = Callable[[Row, bool], None]
 
 
@@ -123,12 +126,16 @@ class Driver:
     def _run_sampler(self) -> None:
         inside = sum(self._space.params(row.spec) is not None for row in self._known.values())
         repeats = 0
+        study = self._store.optuna_study
+        own, chance = study.sampler, make_sampler(Sampler.random, self._search.seed + len(self._known))
         while not self._stop and repeats < REPEATS_IN_A_ROW:
             if self._search.n_trials is not None and len(self._known) >= self._search.n_trials:
                 break
             if inside >= self._space.size():
                 break
-            measured = self._run_trial(self._store.optuna_study.ask())
+            blind = self._search.sampler is Sampler.gp and repeats >= REPEATS_BEFORE_CHANCE
+            study.sampler = chance if blind else own
+            measured = self._run_trial(study.ask())
             inside += measured
             repeats = 0 if measured else repeats + 1
         if math.isfinite(self._space.size()):  # what a sampler that repeats itself leaves out

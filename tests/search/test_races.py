@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from fakes import MODEL, FakeExecutor, fake_measurement, session, small_space
 from optuna.trial import TrialState
@@ -14,6 +16,7 @@ from quantlab.measurement import Measurement, Outcome, Pruned
 from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
 from quantlab.search.finalists import finalists
+from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec
 from quantlab.study.anchors import anchors
@@ -198,3 +201,24 @@ def test_races_take_the_same_front_that_they_leave(tmp_path: Path) -> None:
             assert outcome.partial.probes == full.probes[: len(outcome.partial.probes)]
         else:
             assert outcome == full
+
+
+class Stubborn(optuna.samplers.RandomSampler):
+    """Proposes the same setting for ever, as gp does where what came of it is no complete trial."""
+
+    def sample_independent(self, *args: Any) -> Any:
+        return optuna.samplers.RandomSampler(seed=0).sample_independent(*args)
+
+
+def test_a_gp_that_proposes_a_stopped_setting_for_ever_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+        return Stubborn() if name is Sampler.gp else make_sampler(name, seed)
+
+    monkeypatch.setattr("quantlab.search.driver.make_sampler", sampler)
+    space = small_space(llm_int8_threshold=[0], llm_int8_threshold_range=[0.5, 12])
+    executor = FakeExecutor(beaten, PROBES)
+    _, rows = session(tmp_path / "s", executor, Sampler.gp, n_trials=12, space=space, racing=True)
+    assert len(set(executor.keys)) == len(executor.keys) == 12
+    assert len(pruned(rows)) > 3

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import QuantlabError
-from quantlab.measurement import Failure, Measurement
+from quantlab.measurement import Failure, Measurement, Pruned
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "Int8Spec",
     "Lab",
     "Measurement",
+    "Pruned",
     "QuantSpec",
     "QuantlabError",
     "ReferenceSpec",

@@ -175,11 +175,17 @@ class SpaceConfig:
 
 @dataclass
 class SearchConfig:
-    """Who proposes settings, how many distinct ones are measured (null: the whole grid), and from which seed."""
+    """Who proposes settings, how many distinct ones are measured (null: the whole grid), and from which seed.
+
+    With racing, a setting that a member of the front is shown to beat in all objectives is not measured to its end;
+    racing_confidence is the chance, at least, that one which none beats is.
+    """
 
     sampler: Sampler = Sampler.grid
     n_trials: int | None = None
     seed: int = 0
+    racing: bool = False
+    racing_confidence: float = 0.99
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,7 +105,40 @@ class Failure:
     wall_s: float = 0.0
 
 
-Outcome = Measurement | Failure
+@dataclass(frozen=True)
+class Pruned:
+    """A setting whose measurement was stopped before its end, because a better one was seen to be there.
+
+    Attributes:
+        reason: why, as half a sentence.
+        planned: how many probes there would have been.
+        partial: the figures over the probes so far.
+    """
+
+    reason: str
+    planned: int
+    partial: Measurement
+
+    @property
+    def key(self) -> str:
+        """Canonical key of the spec."""
+        return self.partial.key
+
+    @property
+    def saved(self) -> int:
+        """Forwards that were not run."""
+        return self.planned - len(self.partial.probes)
+
+    def __str__(self) -> str:
+        return f"stopped after {len(self.partial.probes)} of {self.planned} probes: {self.reason}"
+
+
+Outcome = Measurement | Failure | Pruned
+
+Watch = Callable[[Sequence[dict[str, float]], int], str | None]
+"""Looks on while a setting is measured: called after each probe but the last with the entries so far, as in
+`Measurement.probes`, and the bytes that the component holds. None to go on, or the reason to stop. It stands between
+timed forwards, and should take no more than a millisecond."""
 
 
 def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:

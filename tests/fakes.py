@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig, SpaceConfig
-from quantlab.measurement import Failure, Measurement, Outcome
+from quantlab.measurement import Failure, Measurement, Outcome, Pruned, Watch
 from quantlab.search.driver import Driver
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec, ReferenceSpec
@@ -78,6 +79,28 @@ def fake_measurement(
     )
 
 
+def with_probes(measurement: Measurement, count: int) -> Measurement:
+    """The same with so many probes, over 4 prompts; each differs a little from setting to setting."""
+    digest = hashlib.sha256(measurement.key.encode()).digest()
+    error, latency_ms = 10 ** (-measurement.snr_db / 10), measurement.latency_ms
+    probes = []
+    for index in range(count):
+        share = 1 + (digest[index % 32] - 128) / 12800
+        entry = {"prompt": index % 4, "step": index // 4, "timestep": 500.0, "signal": 1.0}
+        probes.append({**entry, "error": error * share, "latency_ms": latency_ms * share})
+    return dataclasses.replace(measurement, probes=probes)
+
+
+def watched(measurement: Measurement, watch: Watch | None) -> Measurement | Pruned:
+    """What the lab makes of a measurement and a watch."""
+    for count in range(1, len(measurement.probes)) if watch else ():
+        probes = measurement.probes[:count]
+        reason = watch(probes, measurement.memory_bytes) if watch else None
+        if reason is not None:
+            return Pruned(reason, len(measurement.probes), dataclasses.replace(measurement, probes=probes))
+    return measurement
+
+
 def numbers(spec: QuantSpec) -> Measurement:
     """The same measurement for the same setting, in every process."""
     digest = hashlib.sha256(spec.key.encode()).digest()
@@ -87,21 +110,29 @@ def numbers(spec: QuantSpec) -> Measurement:
 
 
 class FakeExecutor:
-    """Keeps a list of what it was asked; ``act`` is called with the spec and how many came before."""
+    """Keeps a list of what it was asked; ``act`` is called with the spec and how many came before.
 
-    def __init__(self, act: Callable[[QuantSpec, int], Outcome | None] | None = None) -> None:
+    ``probes``: how many each measurement has; a watch is asked after each but the last.
+    """
+
+    def __init__(self, act: Callable[[QuantSpec, int], Outcome | None] | None = None, probes: int = 1) -> None:
         self.keys: list[str] = []
-        self._act = act
+        self.raced: list[str] = []
+        self._act, self._probes = act, probes
 
     def check(self) -> None:
         pass
 
-    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
+    def submit(self, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None) -> Future[Outcome]:
         before = len(self.keys)
         self.keys.append(spec.key)
-        outcome = self._act(spec, before) if self._act else None
+        outcome = (self._act(spec, before) if self._act else None) or numbers(spec)
+        if watch:
+            self.raced.append(spec.key)
+        if isinstance(outcome, Measurement) and self._probes > 1:
+            outcome = watched(with_probes(outcome, probes or self._probes), watch)
         future: Future[Outcome] = Future()
-        future.set_result(outcome or numbers(spec))
+        future.set_result(outcome)
         return future
 
 
@@ -118,9 +149,10 @@ def session(
     space: SpaceConfig | None = None,
     budget: BudgetConfig | None = None,
     model: ModelConfig = MODEL,
+    racing: bool = False,
 ) -> tuple[Driver, list[Row]]:
     """One run of the driver over a study's folder, as ``quantlab sweep`` does it; the rows afterwards."""
-    search = SearchConfig(sampler=sampler, n_trials=n_trials)
+    search = SearchConfig(sampler=sampler, n_trials=n_trials, racing=racing)
     with StudyStore(folder) as store:
         driver = Driver(
             store,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quantlab.intervals import CONFIDENCE, snr_interval
-from quantlab.measurement import MEANINGLESS, Measurement
+from quantlab.measurement import MEANINGLESS, Measurement, Pruned
 from quantlab.study.rows import Row
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -66,4 +66,6 @@ def outcome_line(row: Row) -> str:
         m = row.outcome
         fidelity = f"{snr_text(m)} dB, " if m.fidelity_is_meaningful else ""
         return f"{row.spec.key}: {fidelity}{m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
+    if isinstance(row.outcome, Pruned):
+        return f"{row.spec.key}: {row.outcome}"
     return f"{row.spec.key}: failed, {row.outcome.kind}: {row.outcome.reason}"

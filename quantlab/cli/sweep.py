@@ -14,6 +14,7 @@ from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.export.write import export
 from quantlab.lab import Lab
+from quantlab.measurement import Pruned
 from quantlab.models.load import resolve_device
 from quantlab.models.random import architecture_of
 from quantlab.models.source import fetch, locate
@@ -22,6 +23,7 @@ from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.finalists import draw_finalists
+from quantlab.search.racing import check_confidence
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec
 from quantlab.study.anchors import anchors
@@ -36,6 +38,7 @@ def main(config: SweepConfig) -> int:
     """Run or resume a study. Returns 0, or 1 where the user stopped it or the winner was not verified."""
     if config.search.n_trials is not None and config.search.n_trials < 1:
         raise ConfigError(f"search.n_trials={config.search.n_trials} must be at least 1, or null for all settings")
+    check_confidence(config.search.racing_confidence)
     if config.score.images < 0:
         raise ConfigError(f"score.images={config.score.images} must be at least 0 (0: no images)")
     check_budget(config.budget, config.rule, config.model.weights is not Weights.random)
@@ -108,9 +111,17 @@ def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space) -> b
         if measured and not driver.stopped:
             drift.end()
     console.print(f"{measured} measured now, {len(store.known())} in all")
+    _say_stopped(list(store.known().values()))
     for note in notes:
         console.print(f"note: {note}")
     return driver.stopped
+
+
+def _say_stopped(rows: list[Row]) -> None:
+    stopped = [row.outcome for row in rows if isinstance(row.outcome, Pruned)]
+    if stopped:
+        saved, planned = sum(outcome.saved for outcome in stopped), sum(outcome.planned for outcome in stopped)
+        console.print(f"{len(stopped)} of them stopped early as dominated, which saved {saved} of {planned} forwards")
 
 
 def _draw(config: SweepConfig, store: StudyStore, lab: Lab) -> None:

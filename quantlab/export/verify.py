@@ -13,7 +13,7 @@ from quantlab.lab.memory import limit_memory, out_of_memory_explained
 from quantlab.lab.probes import load as load_probes
 from quantlab.lab.provenance import provenance, set_threads
 from quantlab.lab.replay import replay
-from quantlab.measurement import snr_db
+from quantlab.measurement import Pruned, snr_db
 from quantlab.models.load import component_class, load_component, resolve_device
 from quantlab.models.random import on_disk
 from quantlab.report.view import StudyView
@@ -54,6 +54,8 @@ def verify(study: StudyView, row: Row, config: BitsAndBytesConfig | None, device
         StudyError: where the row has no measurement, or this device or these libraries are not the study's.
     """
     m = row.measurement
+    if isinstance(row.outcome, Pruned):
+        raise StudyError(f"trial={row.number} was {row.outcome}; there is nothing to verify")
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to verify")
     where = resolve_device(device)

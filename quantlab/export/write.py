@@ -10,7 +10,7 @@ from quantlab.config import ModelConfig, Weights
 from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json
 from quantlab.intervals import LABEL, snr_interval
-from quantlab.measurement import MEANINGLESS, Measurement
+from quantlab.measurement import MEANINGLESS, Measurement, Pruned
 from quantlab.models.load import pipeline_index
 from quantlab.models.source import fetch, has_variant, locate
 from quantlab.report.view import StudyView
@@ -36,6 +36,8 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
     if config is None:
         raise StudyError(f"trial={row.number} is the unquantized reference: there is no config to export")
     m = row.measurement
+    if isinstance(row.outcome, Pruned):
+        raise StudyError(f"trial={row.number} was {row.outcome}; there is nothing to export")
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to export: {row.outcome}")
     config.llm_int8_enable_fp32_cpu_offload = fp32_cpu_offload

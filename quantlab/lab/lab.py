@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import torch
 from PIL import Image
@@ -36,7 +37,7 @@ from quantlab.lab.reference import Reference
 from quantlab.lab.replay import Replay, replay
 from quantlab.lab.sensitivity import Profiler, chosen_probes, profiled_specs
 from quantlab.lab.skip import Resolution
-from quantlab.measurement import Measurement, snr_db
+from quantlab.measurement import Measurement, Pruned, Watch, snr_db
 from quantlab.models.load import resolve_device
 from quantlab.profile.table import Profile
 from quantlab.spec import QuantSpec, ReferenceSpec
@@ -163,8 +164,18 @@ class Lab:
         """Bytes of the reference's linear weights."""
         return sum(layer.weight.numel() * layer.weight.element_size() for layer in self._bank.layers.values())
 
-    def measure(self, spec: QuantSpec, probes: int | None = None) -> Measurement:
+    @overload
+    def measure(self, spec: QuantSpec, probes: int | None = None, watch: None = None) -> Measurement: ...
+
+    @overload
+    def measure(
+        self, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None
+    ) -> Measurement | Pruned: ...
+
+    def measure(self, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None) -> Measurement | Pruned:
         """Fidelity, memory and latency of one setting on the probe set, or on so many of its first probes.
+
+        Where a watch is given and finds a reason to stop, what was measured until then.
 
         Raises:
             ConfigError: for a skip entry that matches no layer.
@@ -172,7 +183,7 @@ class Lab:
             NonFiniteOutputError: where the output holds NaN or infinity.
             OutOfMemoryError: where the device's memory does not suffice; the lab is whole afterwards.
         """
-        return self._within_memory(lambda: self._measure(spec, probes))
+        return self._within_memory(lambda: self._measure(spec, probes, watch))
 
     def profile(
         self,
@@ -231,13 +242,21 @@ class Lab:
                 "recorded, and the same command goes on past the setting that did it"
             )
 
-    def _measure(self, spec: QuantSpec, probes: int | None) -> Measurement:
+    def _measure(self, spec: QuantSpec, probes: int | None, watch: Watch | None) -> Measurement | Pruned:
         start = time.perf_counter()
         resolution = self._bank.assemble(spec)
         probe_set = dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
-        result = replay(self.component, probe_set, self.device, self.score.warmup)
+        result = replay(self.component, probe_set, self.device, self.score.warmup, self._with_memory(watch))
         self.forward_s += (sum(result.latencies_ms) + sum(result.warmup_ms)) / 1e3
-        return self._measurement(spec, resolution, result, start)
+        measurement = self._measurement(spec, resolution, result, start)
+        return Pruned(result.stopped, len(probe_set.probes), measurement) if result.stopped else measurement
+
+    def _with_memory(self, watch: Watch | None) -> Callable[[Sequence[dict[str, float]]], str | None] | None:
+        """A watch that is told the memory as well, which is the same after every probe."""
+        if watch is None:
+            return None
+        memory_bytes = functools.cache(lambda: held_bytes(self.component))
+        return lambda entries: watch(entries, memory_bytes())
 
     def _drawn(self, prompt: str, seed: int) -> Image.Image | None:
         """What the reference drew when the probe set was recorded."""

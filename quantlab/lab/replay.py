@@ -6,7 +6,7 @@ import contextlib
 import gc
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,7 @@ class Replay:
         peak_bytes: the most that a forward took on top of what was held before it.
         peak_source: how the peak was seen.
         output_sha256: digest of all outputs.
+        stopped: why the watch ended the pass; None where it ran to its end.
     """
 
     probes: list[dict[str, float]]
@@ -45,6 +46,7 @@ class Replay:
     peak_bytes: int
     peak_source: str
     output_sha256: str
+    stopped: str | None = None
 
     @property
     def signal(self) -> float:
@@ -71,7 +73,13 @@ def _no_collection() -> Iterator[None]:
 
 @_no_collection()
 @torch.no_grad()
-def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warmup: int | None = None) -> Replay:
+def replay(
+    component: nn.Module,
+    probe_set: ProbeSet,
+    device: torch.device,
+    warmup: int | None = None,
+    watch: Callable[[Sequence[dict[str, float]]], str | None] | None = None,
+) -> Replay:
     """Run the component on every probe, after warm-up forwards of the first; the very first is watched for memory.
 
     Args:
@@ -79,12 +87,14 @@ def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warm
         probe_set: on the device.
         device: where it runs.
         warmup: how many forwards go before; None: one on a CPU, on CUDA until two in a row take the same time.
+        watch: called after each probe but the last with the entries so far; None to go on, or the reason to stop.
 
     Raises:
         NonFiniteOutputError: at the first output with NaN or infinity in it.
     """
     peak, source, warmup_ms = _warm_up(component, probe_set.probes[0], device, warmup)
     entries, latencies, products, outputs = [], [], [], []
+    stopped = None
     for probe in probe_set.probes:
         output, elapsed = timed(lambda probe=probe: _forward(component, probe), device)  # type: ignore[misc]
         latencies.append(elapsed)
@@ -97,11 +107,15 @@ def replay(component: nn.Module, probe_set: ProbeSet, device: torch.device, warm
         entries.append({**where, "signal": signal, "error": error, "latency_ms": elapsed})
         products.append((power, product))
         outputs.append(output.cpu())
+        if watch is not None and len(entries) < len(probe_set.probes):
+            stopped = watch(entries)
+            if stopped is not None:
+                break
     signals = sum(entry["signal"] for entry in entries)
     powers = sum(power for power, _ in products)
     norm = (signals * powers) ** 0.5
     cosine = sum(product for _, product in products) / norm if norm else 0.0
-    return Replay(entries, min(cosine, 1.0), latencies, warmup_ms, peak, source, _digest(outputs))
+    return Replay(entries, min(cosine, 1.0), latencies, warmup_ms, peak, source, _digest(outputs), stopped)
 
 
 def _digest(outputs: list[torch.Tensor]) -> str:

@@ -14,19 +14,23 @@ from optuna.trial import TrialState
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
-from quantlab.measurement import Measurement, Outcome
+from quantlab.measurement import Failure, Outcome, Pruned, Watch
 from quantlab.profile.predict import Predictor
 from quantlab.search.executor import Executor
+from quantlab.search.racing import Race
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Params, Space
 from quantlab.spec import QuantSpec
 from quantlab.study.anchors import anchors
-from quantlab.study.front import violations
+from quantlab.study.front import front, violations
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
 REPEATS_IN_A_ROW = 50
 """A sampler that proposes only known settings for this long has nothing left to say; the grid has the rest."""
+
+REPEATS_BEFORE_CHANCE = 5
+"""Optuna's gp sees neither stopped nor failed trials and may propose the same one for ever: then chance is asked."""
 
 Report = Callable[[Row, bool], None]
 
@@ -39,7 +43,7 @@ class Driver:
         executor: who measures.
         space: what may be tried.
         model: whose anchors are measured first.
-        search: sampler and number of settings.
+        search: sampler, number of settings, and whether they race against the front.
         budget: limits that become constraints of the trials.
         predictor: of the profiled model, where the sampler is sensitivity.
         report: called with each row, and whether it was measured now.
@@ -70,9 +74,7 @@ class Driver:
         self._report = report
         self._known = store.known()
         trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
-        store.optuna_study.sampler = make_sampler(
-            search.sampler, search.seed + trials, space, predictor, budget
-        )
+        store.optuna_study.sampler = make_sampler(search.sampler, search.seed + trials, space, predictor, budget)
         self._stop = False
         if search.sampler is Sampler.gp:
             self._check_constraints()
@@ -127,12 +129,16 @@ class Driver:
     def _run_sampler(self) -> None:
         inside = sum(self._space.params(row.spec) is not None for row in self._known.values())
         repeats = 0
+        study = self._store.optuna_study
+        own, chance = study.sampler, make_sampler(Sampler.random, self._search.seed + len(self._known))
         while not self._stop and repeats < REPEATS_IN_A_ROW:
             if self._search.n_trials is not None and len(self._known) >= self._search.n_trials:
                 break
             if inside >= self._space.size():
                 break
-            measured = self._run_trial(self._store.optuna_study.ask())
+            blind = self._search.sampler is Sampler.gp and repeats >= REPEATS_BEFORE_CHANCE
+            study.sampler = chance if blind else own
+            measured = self._run_trial(study.ask())
             inside += measured
             repeats = 0 if measured else repeats + 1
         if math.isfinite(self._space.size()):  # what a sampler that repeats itself leaves out
@@ -149,21 +155,30 @@ class Driver:
         spec = self._space.spec(self._space.suggest(trial))
         self._store.begin(trial, spec)
         earlier = self._known.get(spec.key)
-        outcome = earlier.outcome if earlier else self._executor.submit(spec).result()
+        outcome = earlier.outcome if earlier else self._executor.submit(spec, watch=self._watch(spec)).result()
         repeat_of = earlier.number if earlier else None
         self._store.finish(trial, outcome, repeat_of, self._violations(outcome))
         row = Row(trial.number, spec, outcome, repeat_of)
         self._learn(row, measured=earlier is None)
         return earlier is None
 
+    def _watch(self, spec: QuantSpec) -> Watch | None:
+        """A race against the front of what was asked for: what only an anchor outside the space beats may yet win."""
+        if not self._search.racing or any(spec.key == anchor.key for anchor in self._anchors):
+            return None
+        members = front([row for row in self._known.values() if row.number >= 0])
+        return Race(members, self._search.racing_confidence) if members else None
+
     def _learn(self, row: Row, measured: bool) -> None:
         self._known.setdefault(row.spec.key, row)
         self._report(row, measured)
-        if measured and row.measurement is None:
+        if measured and isinstance(row.outcome, Failure):
             self._executor.check()
 
     def _violations(self, outcome: Outcome) -> dict[str, float]:
-        return violations(outcome, self._budget) if isinstance(outcome, Measurement) else {}
+        if isinstance(outcome, Failure):
+            return {}
+        return violations(outcome.partial if isinstance(outcome, Pruned) else outcome, self._budget)
 
     def _check_constraints(self) -> None:
         """Optuna's GPSampler wants the same constraints on every trial of a study."""

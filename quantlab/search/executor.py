@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
-from quantlab.measurement import Failure, Outcome
+from quantlab.measurement import Failure, Outcome, Watch
 from quantlab.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 class Executor(Protocol):
     """Measures specs somewhere."""
 
-    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
-        """Begin to measure a spec; the future holds a measurement or a recorded failure, never a trial's error.
+    def submit(self, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None) -> Future[Outcome]:
+        """Begin to measure a spec; the future holds an outcome, never a trial's error.
 
         Args:
             spec: the setting.
             probes: measure on so many of the first probes only; None for all.
+            watch: may stop the measurement after any probe.
         """
         ...
 
@@ -44,12 +45,12 @@ class InProcess:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def submit(self, spec: QuantSpec, probes: int | None = None) -> Future[Outcome]:
+    def submit(self, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None) -> Future[Outcome]:
         """Measure now; the future is done when it is returned."""
         future: Future[Outcome] = Future()
         start = time.perf_counter()
         try:
-            future.set_result(self._lab.measure(spec, probes))
+            future.set_result(self._lab.measure(spec, probes, watch))
         except Exception as error:  # whatever a kernel raises is this setting's outcome, not the study's end
             reason = " ".join(str(error).split())[:500]
             future.set_result(Failure(spec.key, type(error).__name__, reason, time.perf_counter() - start))

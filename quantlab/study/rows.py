@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from quantlab.measurement import Failure, Measurement, Outcome, measurement_from_dict, measurement_to_dict
+from quantlab.measurement import Failure, Measurement, Outcome, Pruned, measurement_from_dict, measurement_to_dict
 from quantlab.spec import QuantSpec, from_dict, to_dict
 
 OUTCOME, SPEC, REPEATS = "outcome", "spec", "repeat_of"
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The measurement, or None for a failure."""
+        """The measurement, or None for a failure and for one that was stopped."""
         return self.outcome if isinstance(self.outcome, Measurement) else None
 
 
@@ -44,11 +44,16 @@ def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """Plain JSON types; `outcome_from_dict` is its inverse."""
     if isinstance(outcome, Measurement):
         return {"measurement": measurement_to_dict(outcome)}
+    if isinstance(outcome, Pruned):
+        partial = measurement_to_dict(outcome.partial)
+        return {"pruned": {"reason": outcome.reason, "planned": outcome.planned, "partial": partial}}
     return {"failure": {"key": outcome.key, "kind": outcome.kind, "reason": outcome.reason, "wall_s": outcome.wall_s}}
 
 
 def outcome_from_dict(data: dict[str, Any]) -> Outcome:
     """The outcome that `outcome_to_dict` wrote."""
+    if "pruned" in data:
+        return Pruned(**{**data["pruned"], "partial": measurement_from_dict(data["pruned"]["partial"])})
     return Failure(**data["failure"]) if "failure" in data else measurement_from_dict(data["measurement"])
 
 

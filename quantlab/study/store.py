@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from quantlab.errors import ConfigError, StudyError, nearest
-from quantlab.measurement import Failure, Measurement, Outcome
+from quantlab.measurement import Failure, Measurement, Outcome, Pruned
 from quantlab.spec import QuantSpec, from_dict, to_dict
 from quantlab.study.drift import Check
 from quantlab.study.identity import check_identity
@@ -174,7 +174,7 @@ class StudyStore:
 
         Args:
             trial: the trial.
-            outcome: measurement or failure.
+            outcome: what came of it; of one that was stopped Optuna is told no values, as they are partial.
             repeat_of: number of the row whose outcome it repeats.
             violations: by how much each budget is missed; feasible at 0 and below.
         """
@@ -188,7 +188,8 @@ class StudyStore:
             values = [snr_db, float(outcome.memory_bytes), outcome.latency_ms]
             self.optuna_study.tell(trial, values)
         else:
-            self.optuna_study.tell(trial, state=TrialState.FAIL)
+            state = TrialState.PRUNED if isinstance(outcome, Pruned) else TrialState.FAIL
+            self.optuna_study.tell(trial, state=state)
 
     def interrupted(self) -> list[dict[str, Any]]:
         """Close the trials that a kill left open as failed.

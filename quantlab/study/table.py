@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from quantlab.intervals import snr_interval
-from quantlab.measurement import MEANINGLESS, Failure, Measurement
+from quantlab.measurement import MEANINGLESS, Failure, Pruned
 from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
 from quantlab.study.rows import Row
@@ -35,7 +35,7 @@ _MEASURED = (
     "output_sha256",
 )
 _COLUMNS = (
-    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "snr_db", "snr_low_db"),
+    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "probes", "snr_db", "snr_low_db"),
     *("snr_high_db", *_MEASURED, "psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "ties_with"),
     *("repeat_of", "failure", "notes"),
 )
@@ -45,22 +45,25 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
 
     ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
-    setting before. ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the
-    front member that a member ties with (`quantlab.study.ties.ties`). Units are in the columns' names; SNR and PSNR of
-    100 dB stand for identical.
+    setting before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
+    ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the front member that a
+    member ties with (`quantlab.study.ties.ties`). Units are in the columns' names; SNR and PSNR of 100 dB stand for
+    identical.
     """
     members = front(rows)
     numbers, tied = {row.number for row in members}, ties(members)
     lines = []
     for row in rows:
-        m = row.measurement
+        stopped = row.outcome if isinstance(row.outcome, Pruned) else None
+        m = stopped.partial if stopped else row.measurement
         interval = snr_interval(m.probes) if m else None
         line: dict[str, Any] = {
             "number": row.number,
-            "state": "COMPLETE" if m else "FAIL",
+            "state": "PRUNED" if stopped else "COMPLETE" if m else "FAIL",
             "key": row.spec.key,
             **row.spec.columns(),
             "fidelity": None if m is None else "meaningful" if m.fidelity_is_meaningful else MEANINGLESS,
+            "probes": len(m.probes) if m else None,
             "snr_db": m.snr_db if m else None,
             "snr_low_db": interval.low if interval else None,
             "snr_high_db": interval.high if interval else None,
@@ -74,7 +77,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             "ties_with": tied.get(row.number),
             "repeat_of": row.repeat_of,
             "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
-            "notes": "; ".join(m.notes) if isinstance(m, Measurement) else "",
+            "notes": "; ".join(([str(stopped)] if stopped else []) + m.notes) if m else "",
         }
         lines.append(line)
     frame = pd.DataFrame(lines, columns=list(_COLUMNS))
@@ -83,7 +86,16 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "ties_with", "threads")
+    whole = (
+        "memory_bytes",
+        "peak_memory_bytes",
+        "layers_",
+        "parameters_",
+        "repeat_of",
+        "ties_with",
+        "threads",
+        "probes",
+    )
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
     decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
     dtypes = {}

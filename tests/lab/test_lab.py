@@ -235,7 +235,7 @@ def test_a_trial_whose_error_breaks_the_device_is_recorded_before_the_device_is_
 ):
     on_cuda.error = RuntimeError("CUDA error: device-side assert triggered")
 
-    def measure(spec, probes=None):
+    def measure(spec, probes=None, watch=None):
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(one_probe_lab, "measure", measure)

@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 
 from quantlab.config import Device, LabConfig, ModelConfig, ScoreConfig, Weights
+from quantlab.drawings import drawings
 from quantlab.errors import ConfigError, DeviceLostError, MeasurementError, OutOfMemoryError
-from quantlab.lab import forms, reference
+from quantlab.floor import NoiseFloor
+from quantlab.lab import floor, forms, reference
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
 from quantlab.lab.memory import (
@@ -35,7 +37,7 @@ from quantlab.lab.provenance import gpu_state, provenance
 from quantlab.lab.reference import Reference
 from quantlab.lab.replay import Replay, replay
 from quantlab.lab.skip import Resolution
-from quantlab.measurement import Measurement, snr_db
+from quantlab.measurement import MEANINGLESS, Measurement, snr_db
 from quantlab.models.load import resolve_device
 from quantlab.spec import QuantSpec, ReferenceSpec
 
@@ -88,6 +90,7 @@ class Lab:
         self.score = score
         self.device = resolve_device(device)
         self.lost: str | None = None
+        self._held_out: probe_sets.ProbeSet | None = None
         self.forward_s = 0.0
         self._lift_limit = limit_memory(self.device, config.limit_gb)
         try:
@@ -138,6 +141,7 @@ class Lab:
     def close(self) -> None:
         """Restore the reference and give the device's memory back."""
         self._bank.clear()
+        self._held_out = None
         del self.component, self._bank, self.probe_set, self._reference
         if self.lost is None:
             collect(self.device)
@@ -172,6 +176,31 @@ class Lab:
         """
         return self._within_memory(lambda: self._measure(spec, probes))
 
+    def confirm(self, spec: QuantSpec) -> Measurement:
+        """The same on the held-out prompts, recorded the first time; errors as in `measure`.
+
+        Raises:
+            ConfigError: where no prompts are left beyond those of the probe set.
+            MeasurementError: for random weights, whose fidelity means nothing on any prompt.
+        """
+        if self.model.weights is Weights.random:
+            raise MeasurementError(f"fidelity is {MEANINGLESS}, so held-out prompts confirm nothing")
+        if self._held_out is None:
+            self._held_out = self._within_memory(self._record_held_out)
+        probe_set = self._held_out
+        return self._within_memory(lambda: self._measure(spec, None, probe_set))
+
+    def noise_floor(self) -> NoiseFloor:
+        """The reference against itself on the probe set: run again, and loaded in float32 and in bfloat16."""
+        return floor.noise_floor(
+            self.model,
+            self.probe_set,
+            self.device,
+            lambda: self.assemble(ReferenceSpec()),
+            self._within_memory,
+            self._reference.plan.streamed,
+        )
+
     def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
         """The pipeline's image for a prompt with the component under a spec; errors as in `measure`.
 
@@ -205,18 +234,26 @@ class Lab:
                 "recorded, and the same command goes on past the setting that did it"
             )
 
-    def _measure(self, spec: QuantSpec, probes: int | None) -> Measurement:
+    def _record_held_out(self) -> probe_sets.ProbeSet:
+        self._bank.clear()
+        try:
+            return self._reference.held_out_set()
+        finally:
+            self._reference.settle()
+
+    def _measure(
+        self, spec: QuantSpec, probes: int | None, probe_set: probe_sets.ProbeSet | None = None
+    ) -> Measurement:
         start = time.perf_counter()
         resolution = self._bank.assemble(spec)
-        probe_set = dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
+        probe_set = probe_set or dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
         result = replay(self.component, probe_set, self.device, self.score.warmup)
         self.forward_s += (sum(result.latencies_ms) + sum(result.warmup_ms)) / 1e3
         return self._measurement(spec, resolution, result, start)
 
     def _drawn(self, prompt: str, seed: int) -> Image.Image | None:
         """What the reference drew when the probe set was recorded."""
-        known = zip(self.model.prompts, self.probe_set.images, strict=False)
-        images = {(text, self.score.seed + index): image for index, (text, image) in enumerate(known)}
+        images = dict(zip(drawings(self.model, self.score), self.probe_set.images, strict=False))
         image = images.get((prompt, seed))
         return None if image is None else Image.fromarray(image.numpy())
 

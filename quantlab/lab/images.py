@@ -52,10 +52,10 @@ def scale_weights(side: int) -> tuple[float, ...]:
 
     Five from 176 pixels on. Below that the coarsest scales, whose halved images are smaller than the window, are left
     out and the other weights are scaled to add up to 1: 64 pixels take three. Images of different sizes are not
-    comparable then. Empty below 11 pixels. The bound is torchmetrics' own, which for four scales asks for 99 pixels.
+    comparable then. Empty below 11 pixels. For four scales torchmetrics asks for 99 pixels, the window for 88.
     """
     count = 0
-    while count < len(SCALE_WEIGHTS) and side // max(1, count) ** 2 >= _WINDOW:
+    while count < len(SCALE_WEIGHTS) and side // max(2**count, count**2) >= _WINDOW:
         count += 1
     weights = SCALE_WEIGHTS[:count]
     return weights if count == len(SCALE_WEIGHTS) else tuple(weight / sum(weights) for weight in weights)

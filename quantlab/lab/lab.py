@@ -326,6 +326,8 @@ class Lab:
 def _check(score: ScoreConfig, config: LabConfig) -> None:
     if score.warmup is not None and score.warmup < 1:
         raise ConfigError(f"score.warmup={score.warmup} must be at least 1, or null for as many as it takes")
+    if score.held_out < 0:
+        raise ConfigError(f"score.held_out={score.held_out} must be at least 0 (0: the winner is not confirmed)")
     for name, value in (("bank_gb", config.bank_gb), ("limit_gb", config.limit_gb)):
         least = 0 if name == "bank_gb" else 1e-3
         if value is not None and not least <= value < float("inf"):

@@ -50,7 +50,7 @@ def _backbone() -> Path:
 
 @functools.cache
 def _unreadable(file: Path, changed_ns: int) -> str | None:
-    """torchvision unpickles the file without restriction, so it is read first by a loader that takes tensors only."""
+    """Torchvision unpickles the file without restriction, so it is read first by a loader that takes tensors only."""
     try:
         torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -94,8 +94,9 @@ class Reference:
         }
         self._embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)
         prompts = recorded_prompts(model, score)
-        recorded = {"score": {**dataclasses.asdict(score), "warmup": None}, "prompts": prompts}
-        del recorded["score"]["held_out"]
+        of_score = {**dataclasses.asdict(score), "warmup": None}
+        del of_score["held_out"]
+        recorded = {"score": of_score, "prompts": prompts}
         self._cached = cache_folder("probes") / f"{_digest({**common, **recorded})}.safetensors"
         own = {"seed": score.seed, "timesteps": score.timesteps, "prompts": self._held_out()}
         self._cached_held_out = cache_folder("probes") / f"{_digest({**common, 'held out': own})}.safetensors"
@@ -110,7 +111,7 @@ class Reference:
         return self._kept(self._file, self._cached, self._record)
 
     def held_out_set(self) -> probe_sets.ProbeSet:
-        """The same of the held-out prompts, in a file beside the study's; `component` must be the reference.
+        """The same of the held-out prompts, in the cache alone; `component` must be the reference.
 
         A streamed reference is brought back to the host for it and is not settled afterwards.
         """
@@ -122,15 +123,12 @@ class Reference:
         if self.plan.streamed:
             self.component.to(CPU)
             self._settled = False
-        file = None if self._file is None else self._file.with_name("held_out.safetensors")
-        return self._kept(file, self._cached_held_out, lambda: self._record(held_out=True))
+        return self._kept(None, self._cached_held_out, lambda: self._record(held_out=True))
 
     def _held_out(self) -> dict[int, str]:
         return {index: self._model.prompts[index] for index in held_out(self._model, self._score)}
 
-    def _kept(
-        self, file: Path | None, cached: Path, record: Callable[[], probe_sets.ProbeSet]
-    ) -> probe_sets.ProbeSet:
+    def _kept(self, file: Path | None, cached: Path, record: Callable[[], probe_sets.ProbeSet]) -> probe_sets.ProbeSet:
         if file is not None and file.exists():
             return probe_sets.load(file, self._device)
         if cached.exists():

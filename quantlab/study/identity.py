@@ -23,9 +23,7 @@ def identity(
         probe_fingerprint: digest of the probe set.
         provenance: device and library versions.
     """
-    call = json.dumps(
-        {"call": model.call, "prompts": recorded_prompts(model, score)}, sort_keys=True, default=str
-    )
+    call = json.dumps({"call": model.call, "prompts": recorded_prompts(model, score)}, sort_keys=True, default=str)
     measured = {name: value for name, value in vars(score).items() if name != "held_out"}  # no number depends on it
     return {
         "model": f"{model.name} {model_fingerprint}",

@@ -28,10 +28,11 @@ from quantlab.report import (
     plot_pareto,
     plot_skip_effects,
     plot_thresholds,
+    plot_timesteps,
 )
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "pareto.ipynb"
-PLOTS = (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances, plot_images)
+PLOTS = (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances, plot_images, plot_timesteps)
 RANDOM = ["model=tiny_sd3", "model.weights=random", "device=cpu", "score=quick"]
 SPACE = ["space.method=[llm_int8]", "space.llm_int8_threshold=[0,6]", "space.skip=[none,proj_out]"]
 

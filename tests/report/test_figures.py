@@ -5,7 +5,15 @@ from fakes import FakeExecutor, failing, session, small_space
 
 from quantlab.compose import compose, to_yaml
 from quantlab.errors import StudyError
-from quantlab.report import StudyView, open_study, plot_importances, plot_pareto, plot_skip_effects, plot_thresholds
+from quantlab.report import (
+    StudyView,
+    open_study,
+    plot_importances,
+    plot_pareto,
+    plot_skip_effects,
+    plot_thresholds,
+    plot_timesteps,
+)
 from quantlab.search.space import Space
 from quantlab.study.store import StudyStore
 
@@ -24,7 +32,7 @@ def test_every_figure_can_be_drawn_where_only_the_reference_was_measured(tmp_pat
     study = view(tmp_path, "s")
     assert list(study.distinct["key"]) == ["reference"]
     assert study.winner is None
-    for plot in (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances):
+    for plot in (plot_pareto, plot_thresholds, plot_timesteps, plot_skip_effects, plot_importances):
         plot(study).savefig(tmp_path / "figure.png")
 
 

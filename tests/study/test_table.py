@@ -18,7 +18,7 @@ PROMISED = {
     *("number", "state", "key", "method", "skip", "llm_int8_threshold", "bnb_4bit_quant_type"),
     *("bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "snr_db", "rel_l2", "cosine", "memory_bytes"),
     *("bits_per_weight", "peak_memory_bytes", "latency_ms", "latency_iqr_ms", "psnr_db", "ssim", "pareto", "failure"),
-    *("fidelity", "forward_s", "warmup_s", "wall_s"),
+    *("fidelity", "forward_s", "warmup_s", "wall_s", "indistinguishable", "ms_ssim", "lpips"),
 }
 
 

@@ -57,9 +57,9 @@ def print_front(study: StudyView) -> None:
 def _error_bars(study: StudyView) -> Iterator[str]:
     """What the numbers above are to be read by: the noise floor, and whether images rank the settings alike."""
     if study.floor is not None:
-        same = int(study.distinct["indistinguishable"].fillna(False).sum())
-        many = f"; {same} settings with the reference are indistinguishable from it" if same > 1 else ""
-        yield study.floor.line + many
+        settings = study.distinct[study.distinct["method"] != "reference"]
+        same = int(settings["indistinguishable"].fillna(False).sum())
+        yield study.floor.line + (f"; {same} of {len(settings)} settings are indistinguishable from it" if same else "")
     correlations = tier_correlations(study.rows)
     if correlations:
         yield tiers_line(correlations)

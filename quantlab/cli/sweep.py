@@ -158,5 +158,6 @@ def _conclude(store: StudyStore, config: SweepConfig) -> int:
 
 
 def _print_files(folder: Path, winner: Path) -> None:
-    console.print(f"plots: {folder / 'pareto.png'}, {folder / 'images.png'}; table: {folder / 'trials.csv'}")
+    plots = ", ".join(str(folder / name) for name in ("pareto.png", "timesteps.png", "images.png"))
+    console.print(f"plots: {plots}; table: {folder / 'trials.csv'}")
     console.print(f"config: {winner / 'quantization_config.json'}; load it as {winner / 'load.py'} does")

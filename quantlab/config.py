@@ -115,9 +115,15 @@ class ModelConfig:
 
 @dataclass
 class ScoreConfig:
-    """What is measured: prompts x timesteps probes, warm-up forwards, prompts drawn in full for finalists.
+    """What is measured: prompts x timesteps probes, and what finalists and the winner are seen by afterwards.
 
-    warmup null: one forward on a CPU; on CUDA until two in a row take the same time within 2 %, at most 8.
+    Attributes:
+        prompts, timesteps: the probe set is the first prompts of ``model.prompts``, at so many denoising steps each.
+        seed: of the first prompt; the next one takes the next seed.
+        warmup: forwards before the timed ones. Null: one on a CPU; on CUDA until two in a row take the same time
+            within 2 %, at most 8.
+        images: full drawings of each finalist, each of the next prompt from the next seed; prompts go round.
+        held_out: prompts after those of the probe set on which the winner is confirmed; 0 leaves that out.
     """
 
     prompts: int = 4
@@ -125,6 +131,7 @@ class ScoreConfig:
     seed: int = 0
     warmup: int | None = None
     images: int = 3
+    held_out: int = 4
 
 
 @dataclass

@@ -12,6 +12,7 @@ from quantlab.cli.run import compose_spec
 from quantlab.compose import compose, from_yaml, to_yaml
 from quantlab.conf_path import conf_dir
 from quantlab.config import COMMANDS, Dtype, RunConfig, Sampler, SweepConfig
+from quantlab.drawings import held_out
 from quantlab.errors import ConfigError
 from quantlab.messages import field_names, groups, options
 from quantlab.search.space import Space
@@ -42,7 +43,8 @@ def test_every_option_of_sweep_composes_and_its_space_holds_settings(group: str,
     space = Space(config.space, config.model.skips)
     assert space.size() > 0
     assert 1 <= config.score.prompts <= len(config.model.prompts)
-    assert config.score.images <= len(config.model.prompts)
+    assert config.score.images >= 0
+    assert held_out(config.model, config.score)
     assert config.model.embedded or config.model.repo
     assert isinstance(config.search.sampler, Sampler)
     assert isinstance(config.model.dtype, Dtype)

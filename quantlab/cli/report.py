@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 from quantlab.cli.show import console, outcome_line, rows_table
 from quantlab.config import ReportConfig
 from quantlab.errors import StudyError
-from quantlab.report import plot_images, plot_pareto
+from quantlab.report import plot_images, plot_pareto, plot_timesteps
 from quantlab.report.view import StudyView, label, look
 from quantlab.study.front import front
 from quantlab.study.store import StudyStore
 from quantlab.study.table import write_tables
+from quantlab.study.tiers import tier_correlations, tiers_line
 
 
 def main(config: ReportConfig) -> int:
@@ -27,9 +29,10 @@ def main(config: ReportConfig) -> int:
 
 def write_report(study: StudyView) -> None:
     """Write the tables and plots that are derived from the journal."""
-    write_tables(study.rows, study.folder)
+    write_tables(study.rows, study.folder, study.floor.floor_db if study.floor else None)
     if not study.distinct.empty:
         plot_pareto(study).savefig(study.folder / "pareto.png", dpi=130)
+        plot_timesteps(study).savefig(study.folder / "timesteps.png", dpi=130)
         plot_images(study).savefig(study.folder / "images.png", dpi=130)
 
 
@@ -42,6 +45,8 @@ def print_front(study: StudyView) -> None:
     if study.ties:
         meaning = "ties in SNR with trial n, which holds no more memory and is no slower beyond the noise"
         console.print(f"{study.front_size} (= n: {meaning})")
+    for line in _error_bars(study):
+        console.print(line, markup=False)
     for note in study.notes:
         console.print(f"note: {note}")
     failed = [row for row in study.rows if row.measurement is None and row.repeat_of is None]
@@ -49,3 +54,17 @@ def print_front(study: StudyView) -> None:
         console.print(f"trial {row.number} {outcome_line(row)}")
     if study.winner is not None:
         console.print(f"\nwinner: trial {winner}, {study.winner.row.spec.key}: {study.winner.reason}")
+        console.print(study.held_out_line(study.winner.row), markup=False)
+
+
+def _error_bars(study: StudyView) -> Iterator[str]:
+    """What the numbers above are to be read by: the noise floor, and whether images rank the settings alike."""
+    if study.floor is not None:
+        settings = study.distinct[study.distinct["method"] != "reference"]
+        same = int(settings["indistinguishable"].fillna(False).sum())
+        yield study.floor.line + (f"; {same} of {len(settings)} settings are indistinguishable from it" if same else "")
+    correlations = tier_correlations(study.rows)
+    if correlations:
+        yield tiers_line(correlations)
+    if study.no_lpips is not None:
+        yield f"LPIPS was not computed: {study.no_lpips}"

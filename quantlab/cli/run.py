@@ -31,6 +31,7 @@ def main(config: RunConfig) -> int:
         )
         by_timestep = ", ".join(f"{t:.0f}: {snr:.1f}" for t, snr in measurement.snr_db_by_timestep.items())
         console.print(f"SNR in dB by timestep: {by_timestep}")
+        console.print(lab.noise_floor().line)
         for note in measurement.notes:
             console.print(f"note: {note}")
     return 0

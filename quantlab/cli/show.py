@@ -16,6 +16,10 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 """Everything that a command says goes here; errors go to standard error."""
 
 
+_IMAGE_SCORES = {"psnr_db": "PSNR dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
+"""Columns by the image score that they show; the last two are left out where no row has them."""
+
+
 def rows_table(
     rows: Iterable[Row],
     name: Callable[[Row], str],
@@ -31,8 +35,10 @@ def rows_table(
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     meaningful = all(row.measurement.fidelity_is_meaningful for row in rows if row.measurement)
     snr = ("SNR dB" if meaningful else f"SNR dB ({MEANINGLESS})") + f" [{100 * CONFIDENCE:g} %]"
+    drawn = {key for row in rows for key in row.images or ()}
+    scores = {key: name for key, name in _IMAGE_SCORES.items() if key in drawn or key in ("psnr_db", "ssim")}
     columns = ("trial", "setting", snr, *(("tie",) if ties else ()), "memory MB", "peak MB", "latency ms")
-    for column in (*columns, "PSNR dB", "SSIM"):
+    for column in (*columns, *scores.values()):
         table.add_column(column, justify="left" if column in ("setting", "tie") else "right", no_wrap=True)
     for row in rows:
         m = row.measurement
@@ -47,8 +53,7 @@ def rows_table(
             f"{m.memory_bytes / 1e6:.2f}",
             f"{m.peak_memory_bytes / 1e6:.2f}",
             f"{m.latency_ms:.1f} ± {m.latency_iqr_ms / 2:.1f}",
-            f"{images['psnr_db']:.1f}" if images else "",
-            f"{images['ssim']:.3f}" if images else "",
+            *(f"{images[key]:.{1 if key == 'psnr_db' else 3}f}" if key in images else "" for key in scores),
         )
     return table
 

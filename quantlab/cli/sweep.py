@@ -13,12 +13,14 @@ from quantlab.errors import ConfigError, StudyError
 from quantlab.export.config_file import read_config
 from quantlab.export.verify import verify
 from quantlab.export.write import export
+from quantlab.floor import NoiseFloor
 from quantlab.lab import Lab
 from quantlab.measurement import Pruned
 from quantlab.models.load import resolve_device
 from quantlab.models.random import architecture_of
 from quantlab.models.source import fetch, locate
 from quantlab.report.view import look, read_sweep_config
+from quantlab.search.confirm import confirm_winner
 from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
@@ -62,14 +64,27 @@ def main(config: SweepConfig) -> int:
             store.claim(belongs | space.identity())
             for name in config.space.skip:  # a typo in a skip list ends here, not in every trial that has it
                 lab.resolve(Int8Spec(skip=tuple(config.model.skips[name])))
+            floor = _noise_floor(store, lab)
             stopped = _search(config, store, lab, space)
             rows = store.rows()
-            write_tables(rows, folder)
+            write_tables(rows, folder, floor.floor_db)
             if stopped:
                 console.print("stopped after the trial in flight; the same command continues")
                 return 1
             _draw(config, store, lab)
+            with console.status("confirming the winner on held-out prompts"):
+                confirm_winner(store, lab, config)
         return _conclude(store, config)
+
+
+def _noise_floor(store: StudyStore, lab: Lab) -> NoiseFloor:
+    """The study's noise floor, measured once."""
+    floor = store.floor()
+    if floor is None:
+        with console.status("measuring the reference's noise floor"):
+            floor = lab.noise_floor()
+        store.record_floor(floor)
+    return floor
 
 
 def _write_config(config: SweepConfig, folder: Path) -> None:
@@ -154,5 +169,6 @@ def _conclude(store: StudyStore, config: SweepConfig) -> int:
 
 
 def _print_files(folder: Path, winner: Path) -> None:
-    console.print(f"plots: {folder / 'pareto.png'}, {folder / 'images.png'}; table: {folder / 'trials.csv'}")
+    plots = ", ".join(str(folder / name) for name in ("pareto.png", "timesteps.png", "images.png"))
+    console.print(f"plots: {plots}; table: {folder / 'trials.csv'}")
     console.print(f"config: {winner / 'quantization_config.json'}; load it as {winner / 'load.py'} does")

@@ -9,12 +9,15 @@ from typing import Any
 from quantlab.config import ModelConfig, Weights
 from quantlab.errors import StudyError
 from quantlab.export.config_file import config_to_json
+from quantlab.floor import indistinguishable
 from quantlab.intervals import LABEL, snr_interval
 from quantlab.measurement import MEANINGLESS, Measurement, Pruned
 from quantlab.models.load import pipeline_index
 from quantlab.models.source import fetch, has_variant, locate
 from quantlab.report.view import StudyView
+from quantlab.study.held_out import snr_figure
 from quantlab.study.rows import Row
+from quantlab.study.tiers import tier_correlations, tiers_line
 
 _FIDELITY = ("snr_db", "rel_l2", "cosine")
 
@@ -41,7 +44,16 @@ def export(study: StudyView, row: Row, reason: str, fp32_cpu_offload: bool = Fal
     if m is None:
         raise StudyError(f"trial={row.number} failed, so there is nothing to export: {row.outcome}")
     config.llm_int8_enable_fp32_cpu_offload = fp32_cpu_offload
-    chosen = {"number": row.number, "key": row.spec.key, "notes": study.notes}
+    unseen = study.held_out.get(row.spec.key)
+    chosen = {
+        "number": row.number,
+        "key": row.spec.key,
+        "snr": snr_figure(m) if m.fidelity_is_meaningful else None,
+        "snr_held_out": snr_figure(unseen) if isinstance(unseen, Measurement) else None,
+        "held_out": study.held_out_line(row),
+        "noise_floor_db": study.floor.figures if study.floor else None,
+        "notes": study.notes,
+    }
     folder = study.folder / "winner"
     folder.mkdir(exist_ok=True)
     (folder / "quantization_config.json").write_text(config_to_json(config))
@@ -136,10 +148,12 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
             lines.append(f"| {LABEL} of the SNR, dB{mark} | {_interval(m)} | {_interval(reference)} |")
     if row.images:
         lines.append(f"| PSNR of the images, dB | {row.images['psnr_db']:.4g} | |")
-        lines.append(f"| SSIM of the images | {row.images['ssim']:.4g} | |")
+        more = {"ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}.items()
+        lines += [f"| {name} of the images | {row.images[key]:.4g} | |" for key, name in more if key in row.images]
     versions = ", ".join(f"{name} {version}" for name, version in m.provenance.get("versions", {}).items())
     probes = len(m.probes)
     lines += [line for note in study.notes for line in ("", f"**Note: {note}.**")]
+    lines += [line for sentence in _error_bars(study, row) for line in ("", f"{sentence}.")]
     lines += [
         "",
         f"Measured on {study.identity.get('device')}, component `{study.model.component}` of `{study.model.name}` in "
@@ -152,3 +166,18 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _error_bars(study: StudyView, row: Row) -> list[str]:
+    """How the table is to be read: held-out prompts, the noise floor, and whether images rank settings alike."""
+    sentences = [study.held_out_line(row)]
+    if study.floor is not None:
+        same = indistinguishable(row.measurement, study.floor.floor_db) if row.measurement else None
+        verdict = {True: "; this setting is indistinguishable from the reference", False: "", None: ""}[same]
+        sentences.append(f"{study.floor.line} (the reference against itself on the same probes){verdict}")
+    correlations = tier_correlations(study.rows)
+    if correlations:
+        sentences.append(tiers_line(correlations))
+    if row.images and study.no_lpips is not None:
+        sentences.append(f"LPIPS was not computed: {study.no_lpips}")
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from quantlab.config import Device, LabConfig, ModelConfig, ProfileConfig, ScoreConfig, Weights
+from quantlab.drawings import drawings
 from quantlab.errors import ConfigError, DeviceLostError, MeasurementError, OutOfMemoryError
-from quantlab.lab import forms, reference
+from quantlab.floor import NoiseFloor
+from quantlab.lab import floor, forms, reference
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.bank import Bank
 from quantlab.lab.memory import (
@@ -37,7 +39,7 @@ from quantlab.lab.reference import Reference
 from quantlab.lab.replay import Replay, replay
 from quantlab.lab.sensitivity import Profiler, chosen_probes, profiled_specs
 from quantlab.lab.skip import Resolution
-from quantlab.measurement import Measurement, Pruned, Watch, snr_db
+from quantlab.measurement import MEANINGLESS, Measurement, Pruned, Watch, snr_db
 from quantlab.models.load import resolve_device
 from quantlab.profile.table import Profile
 from quantlab.spec import QuantSpec, ReferenceSpec
@@ -91,6 +93,7 @@ class Lab:
         self.score = score
         self.device = resolve_device(device)
         self.lost: str | None = None
+        self._held_out: probe_sets.ProbeSet | None = None
         self.forward_s = 0.0
         self._lift_limit = limit_memory(self.device, config.limit_gb)
         try:
@@ -141,6 +144,7 @@ class Lab:
     def close(self) -> None:
         """Restore the reference and give the device's memory back."""
         self._bank.clear()
+        self._held_out = None
         del self.component, self._bank, self.probe_set, self._reference
         if self.lost is None:
             collect(self.device)
@@ -209,6 +213,33 @@ class Lab:
         profiler = Profiler(self._bank, self.device, probes, specs, belongs, resume)
         return self._within_memory(lambda: profiler.run(report))
 
+    def confirm(self, spec: QuantSpec) -> Measurement:
+        """The same on the held-out prompts, recorded the first time; errors as in `measure`.
+
+        Raises:
+            ConfigError: where no prompts are left beyond those of the probe set.
+            MeasurementError: for random weights, whose fidelity means nothing on any prompt.
+        """
+        if self.model.weights is Weights.random:
+            raise MeasurementError(f"fidelity is {MEANINGLESS}, so held-out prompts confirm nothing")
+        if self._held_out is None:
+            self._held_out = self._within_memory(self._record_held_out)
+        probe_set = self._held_out
+        measured = self._within_memory(lambda: self._measure(spec, None, None, probe_set))
+        assert isinstance(measured, Measurement)  # nobody watches it
+        return measured
+
+    def noise_floor(self) -> NoiseFloor:
+        """The reference against itself on the probe set: run again, and loaded in float32 and in bfloat16."""
+        return floor.noise_floor(
+            self.model,
+            self.probe_set,
+            self.device,
+            lambda: self.assemble(ReferenceSpec()),
+            self._within_memory,
+            self._reference.plan.streamed,
+        )
+
     def draw(self, spec: QuantSpec, prompt: str, seed: int) -> Image.Image:
         """The pipeline's image for a prompt with the component under a spec; errors as in `measure`.
 
@@ -242,10 +273,23 @@ class Lab:
                 "recorded, and the same command goes on past the setting that did it"
             )
 
-    def _measure(self, spec: QuantSpec, probes: int | None, watch: Watch | None) -> Measurement | Pruned:
+    def _record_held_out(self) -> probe_sets.ProbeSet:
+        self._bank.clear()
+        try:
+            return self._reference.held_out_set()
+        finally:
+            self._reference.settle()
+
+    def _measure(
+        self,
+        spec: QuantSpec,
+        probes: int | None,
+        watch: Watch | None = None,
+        probe_set: probe_sets.ProbeSet | None = None,
+    ) -> Measurement | Pruned:
         start = time.perf_counter()
         resolution = self._bank.assemble(spec)
-        probe_set = dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
+        probe_set = probe_set or dataclasses.replace(self.probe_set, probes=self.probe_set.probes[:probes])
         result = replay(self.component, probe_set, self.device, self.score.warmup, self._with_memory(watch))
         self.forward_s += (sum(result.latencies_ms) + sum(result.warmup_ms)) / 1e3
         measurement = self._measurement(spec, resolution, result, start)
@@ -260,8 +304,7 @@ class Lab:
 
     def _drawn(self, prompt: str, seed: int) -> Image.Image | None:
         """What the reference drew when the probe set was recorded."""
-        known = zip(self.model.prompts, self.probe_set.images, strict=False)
-        images = {(text, self.score.seed + index): image for index, (text, image) in enumerate(known)}
+        images = dict(zip(drawings(self.model, self.score), self.probe_set.images, strict=False))
         image = images.get((prompt, seed))
         return None if image is None else Image.fromarray(image.numpy())
 
@@ -334,6 +377,8 @@ class Lab:
 def _check(score: ScoreConfig, config: LabConfig) -> None:
     if score.warmup is not None and score.warmup < 1:
         raise ConfigError(f"score.warmup={score.warmup} must be at least 1, or null for as many as it takes")
+    if score.held_out < 0:
+        raise ConfigError(f"score.held_out={score.held_out} must be at least 0 (0: the winner is not confirmed)")
     for name, value in (("bank_gb", config.bank_gb), ("limit_gb", config.limit_gb)):
         least = 0 if name == "bank_gb" else 1e-3
         if value is not None and not least <= value < float("inf"):

@@ -20,6 +20,7 @@ from torch import nn
 
 from quantlab import tensors
 from quantlab.config import ModelConfig, ScoreConfig, Weights
+from quantlab.drawings import held_out as held_out_prompts
 from quantlab.errors import ConfigError, StudyError
 from quantlab.models.call import Caller
 
@@ -59,28 +60,32 @@ class ProbeSet:
 
 
 @torch.no_grad()
-def record(call: Caller, component: nn.Module, model: ModelConfig, score: ScoreConfig) -> ProbeSet:
+def record(
+    call: Caller, component: nn.Module, model: ModelConfig, score: ScoreConfig, held_out: bool = False
+) -> ProbeSet:
     """Call the pipeline once a prompt and keep the component's calls at ``score.timesteps`` steps spread over the run.
 
-    The first ``score.images`` runs are decoded as well. Random weights draw nothing.
+    The first ``score.images`` runs are decoded as well; beyond the last prompt they go round with new seeds. Random
+    weights draw nothing, and so do held-out prompts, which are run in the place of the first ones.
 
     Raises:
         ConfigError: for fewer prompts or steps than asked for, or a component that the pipeline does not call.
     """
     if not 1 <= score.prompts <= len(model.prompts):
         raise ConfigError(f"score.prompts={score.prompts} must be from 1 to the {len(model.prompts)} of model.prompts")
-    drawn = 0 if model.weights is Weights.random else min(score.images, len(model.prompts))
+    drawn = 0 if held_out or model.weights is Weights.random else score.images
+    chosen = held_out_prompts(model, score) if held_out else range(score.prompts)
     probes_by_prompt: list[list[Probe]] = []
     images = []
-    for index in range(max(score.prompts, drawn)):
+    for index in chosen if held_out else range(max(score.prompts, drawn)):
         kind = "np" if index < drawn else "latent"
         with _recorder(component) as calls:
-            output = call(model.prompts[index], score.seed + index, kind)
+            output = call(model.prompts[index % len(model.prompts)], score.seed + index, kind)
         if not calls:
             raise ConfigError(f"model.component={model.component!r} is never called by {type(call.pipeline).__name__}")
         if index < drawn:
             images.append(torch.from_numpy(to_8_bit(output[0])))
-        if index < score.prompts:
+        if index in chosen:
             probes_by_prompt.append(_chosen(calls, index, call.steps(len(calls)), score.timesteps))
     probes = _interleaved(probes_by_prompt)
     return ProbeSet(tuple(probes), _fingerprint(probes), tuple(images))

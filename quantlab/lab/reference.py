@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from quantlab.cache import cache_folder, written
 from quantlab.config import LabConfig, ModelConfig, ScoreConfig, Weights
+from quantlab.drawings import held_out, recorded_prompts
 from quantlab.errors import ConfigError, StudyError
 from quantlab.lab import probes as probe_sets
 from quantlab.lab.memory import collect
@@ -92,9 +93,13 @@ class Reference:
             "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
         }
         self._embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)
-        prompts = model.prompts[: max(score.prompts, score.images)]
-        recorded = {"score": {**dataclasses.asdict(score), "warmup": None}, "prompts": prompts}
+        prompts = recorded_prompts(model, score)
+        of_score = {**dataclasses.asdict(score), "warmup": None}
+        del of_score["held_out"]
+        recorded = {"score": of_score, "prompts": prompts}
         self._cached = cache_folder("probes") / f"{_digest({**common, **recorded})}.safetensors"
+        own = {"seed": score.seed, "timesteps": score.timesteps, "prompts": self._held_out()}
+        self._cached_held_out = cache_folder("probes") / f"{_digest({**common, 'held out': own})}.safetensors"
         self._file = file
         self._encoders = text_encoders(model)
         self._pipeline: DiffusionPipeline | None = None
@@ -103,20 +108,41 @@ class Reference:
 
     def probe_set(self) -> probe_sets.ProbeSet:
         """The probe set: read from the study's file or the cache, else recorded, and kept in both."""
-        if self._file is not None and self._file.exists():
-            return probe_sets.load(self._file, self._device)
-        if self._cached.exists():
+        return self._kept(self._file, self._cached, self._record)
+
+    def held_out_set(self) -> probe_sets.ProbeSet:
+        """The same of the held-out prompts, in the cache alone; `component` must be the reference.
+
+        A streamed reference is brought back to the host for it and is not settled afterwards.
+        """
+        if not self._held_out():
+            raise ConfigError(
+                f"score.held_out={self._score.held_out}: no prompts of model.prompts are left beyond "
+                f"score.prompts={self._score.prompts}, of {len(self._model.prompts)}"
+            )
+        if self.plan.streamed:
+            self.component.to(CPU)
+            self._settled = False
+        return self._kept(None, self._cached_held_out, lambda: self._record(held_out=True))
+
+    def _held_out(self) -> dict[int, str]:
+        return {index: self._model.prompts[index] for index in held_out(self._model, self._score)}
+
+    def _kept(self, file: Path | None, cached: Path, record: Callable[[], probe_sets.ProbeSet]) -> probe_sets.ProbeSet:
+        if file is not None and file.exists():
+            return probe_sets.load(file, self._device)
+        if cached.exists():
             try:
-                probe_set = probe_sets.load(self._cached, self._device)
+                probe_set = probe_sets.load(cached, self._device)
             except StudyError:  # a damaged copy is worth no more than none
-                self._cached.unlink()
-                return self.probe_set()
+                cached.unlink()
+                return self._kept(file, cached, record)
         else:
-            probe_set = self._record()
-            probe_sets.save(probe_set, self._cached)
-        if self._file is not None:
-            with written(self._file) as scratch:
-                shutil.copyfile(self._cached, scratch)
+            probe_set = record()
+            probe_sets.save(probe_set, cached)
+        if file is not None:
+            with written(file) as scratch:
+                shutil.copyfile(cached, scratch)
         return probe_set
 
     def settle(self) -> None:
@@ -143,11 +169,11 @@ class Reference:
             for part in others:
                 part.to(CPU)
 
-    def _record(self) -> probe_sets.ProbeSet:
-        prompts = self._model.prompts[: max(self._score.prompts, self._score.images)]
+    def _record(self, held_out: bool = False) -> probe_sets.ProbeSet:
+        prompts = [*self._held_out().values()] if held_out else recorded_prompts(self._model, self._score)
         away = offloaded(self.component, self._device) if self.plan.streamed else contextlib.nullcontext()
         with away, self.called(*prompts) as call:
-            return probe_sets.record(call, self.component, self._model, self._score)
+            return probe_sets.record(call, self.component, self._model, self._score, held_out)
 
     def _embed(self, call: Caller, prompts: list[str]) -> None:
         """Embed prompts, after which the encoders leave; those of a pipeline without ``encode_prompt`` stay."""

@@ -23,6 +23,7 @@ class AutoSkip:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._known: dict[tuple[str, float, tuple[str, ...]], Mask] = {}
+        self._written: dict[bytes, tuple[str, ...]] = {}
 
     def kept(self, spec: QuantSpec, share: float, on_top_of: Sequence[str] = ()) -> Mask:
         """The layers that gain most under a setting's form, one truth value a layer.
@@ -50,8 +51,10 @@ class AutoSkip:
 
     def entries(self, kept: Mask) -> tuple[str, ...]:
         """The fewest skip entries that keep exactly the layers of a mask."""
-        layers = self.profile.layers
-        return minimal_keys(layers, {layer for layer, keep in zip(layers, kept, strict=True) if keep})
+        layers, mask = self.profile.layers, kept.tobytes()
+        if mask not in self._written:
+            self._written[mask] = minimal_keys(layers, {layer for layer, k in zip(layers, kept, strict=True) if k})
+        return self._written[mask]
 
 
 def with_skip(spec: QuantSpec, skip: tuple[str, ...]) -> QuantSpec:

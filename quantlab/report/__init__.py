@@ -9,6 +9,7 @@ from quantlab.report.curves import plot_skip_effects, plot_thresholds
 from quantlab.report.gallery import plot_images
 from quantlab.report.importances import plot_importances
 from quantlab.report.pareto import plot_pareto
+from quantlab.report.timesteps import plot_timesteps
 from quantlab.report.view import StudyView, open_study
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "plot_pareto",
     "plot_skip_effects",
     "plot_thresholds",
+    "plot_timesteps",
 ]

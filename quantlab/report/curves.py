@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from quantlab.measurement import MEANINGLESS
+from quantlab.report.floor import draw_floor
 from quantlab.report.view import StudyView, skip_names
 
 
@@ -45,6 +46,7 @@ def plot_thresholds(study: StudyView) -> Figure:
         for axes, column in ((snr, "snr_db"), (latency, "latency_ms")):
             axes.scatter([0.0] * len(off), off[column].astype(float), marker="x", color=colour)
     snr.set_ylabel(study.snr_label)
+    draw_floor(snr, study)
     latency.set_ylabel("latency of one forward, ms (bars: interquartile range)")
     for axes in (snr, latency):
         axes.set_xlabel("llm_int8_threshold (x at 0: no outlier detection)")

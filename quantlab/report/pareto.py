@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from quantlab.report.floor import draw_floor
 from quantlab.report.view import StudyView, label
 
 _STYLE = {
@@ -47,6 +48,7 @@ def plot_pareto(study: StudyView) -> Figure:
     left.set_xlabel("memory held by the component, MB")
     right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
     left.set_ylabel(study.snr_label)
+    draw_floor(left, study)
     if not settings.empty:
         left.legend(loc="center left", fontsize=8)
     figure.suptitle(f"{study.name}: {len(settings)} settings, {study.front_size}")

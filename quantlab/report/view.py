@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from quantlab.compose import from_yaml
 from quantlab.config import BudgetConfig, ModelConfig, Rule, SweepConfig, Weights
 from quantlab.errors import StudyError
+from quantlab.floor import NoiseFloor
 from quantlab.intervals import LABEL
-from quantlab.measurement import MEANINGLESS
+from quantlab.measurement import MEANINGLESS, Outcome
 from quantlab.spec import ReferenceSpec
 from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
 from quantlab.study.front import Winner, choose
+from quantlab.study.held_out import held_out_line
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 from quantlab.study.table import table
@@ -39,6 +41,9 @@ class StudyView:
         optuna_study: the Optuna study, for Optuna's own plots.
         identity: what its numbers belong to.
         drift: one setting's latency at the start, in the middle and at the end.
+        floor: the reference's noise floor; None where it was not measured.
+        held_out: what came of settings on prompts that the search never saw, by key.
+        no_lpips: why the images have no LPIPS; None where they have, or none were drawn.
     """
 
     folder: Path
@@ -50,6 +55,9 @@ class StudyView:
     optuna_study: optuna.Study
     identity: dict[str, Any]
     drift: list[Check]
+    floor: NoiseFloor | None = None
+    held_out: dict[str, Outcome] = field(default_factory=dict)
+    no_lpips: str | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -105,6 +113,11 @@ class StudyView:
         """Numbers of the anchors' rows, the reference first."""
         numbers = {row.spec.key: row.number for row in self.rows if row.measurement and row.repeat_of is None}
         return [numbers[spec.key] for spec in anchors(self.model) if spec.key in numbers]
+
+    def held_out_line(self, row: Row) -> str:
+        """One line on a measured row: its SNR on held-out prompts, or why there is none."""
+        assert row.measurement is not None
+        return held_out_line(row.measurement, self.held_out.get(row.spec.key), self.model, self.config.score)
 
     def row(self, number: int) -> Row:
         """The row of a number.
@@ -165,8 +178,21 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         winner, why_none = choose(rows, budget, config.rule if rule in (None, Rule.auto) else rule), None
     except StudyError as error:
         winner, why_none = None, str(error)
-    frame, optuna_study = table(rows), store.optuna_study
-    return StudyView(store.folder, config, rows, frame, winner, why_none, optuna_study, store.identity, store.drift())
+    floor, optuna_study = store.floor(), store.optuna_study
+    return StudyView(
+        store.folder,
+        config,
+        rows,
+        table(rows, floor.floor_db if floor else None),
+        winner,
+        why_none,
+        optuna_study,
+        store.identity,
+        store.drift(),
+        floor,
+        store.held_out(),
+        store.no_lpips(),
+    )
 
 
 def open_study(name: str, results_dir: str = "results") -> StudyView:

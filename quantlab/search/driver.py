@@ -130,7 +130,7 @@ class Driver:
         inside = sum(self._space.params(row.spec) is not None for row in self._known.values())
         repeats = 0
         study = self._store.optuna_study
-        own, chance = study.sampler, make_sampler(Sampler.random, self._search.seed + len(self._known))
+        own, chance = study.sampler, make_sampler(Sampler.random, self._search.seed + len(self._known), self._space)
         while not self._stop and repeats < REPEATS_IN_A_ROW:
             if self._search.n_trials is not None and len(self._known) >= self._search.n_trials:
                 break

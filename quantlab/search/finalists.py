@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantlab.config import ModelConfig, ScoreConfig, Weights
+from quantlab.drawings import drawings
 from quantlab.errors import OutOfMemoryError
 from quantlab.lab import Lab
 from quantlab.lab.images import image_scores
+from quantlab.lab.perceptual import why_no_lpips
 from quantlab.spec import QuantSpec, ReferenceSpec
 from quantlab.study.anchors import anchors
 from quantlab.study.front import front
@@ -32,7 +34,7 @@ def draw_finalists(
 ) -> dict[str, str]:
     """Draw and score what has not been drawn before; ``report`` is called before each setting.
 
-    Prompts and seeds are those of the probe set, one prompt a call as deployed. A setting whose drawing runs out of
+    Prompts and seeds are those of `drawings`, one prompt a call as deployed. A setting whose drawing runs out of
     memory stays without scores. Random weights draw nothing.
 
     Returns:
@@ -49,20 +51,21 @@ def draw_finalists(
     rows = store.rows()
     chosen = finalists(rows, model)
     chosen = [ReferenceSpec(), *(spec for spec in chosen if not isinstance(spec, ReferenceSpec))]
-    done = {row.spec.key for row in rows if row.images is not None}
+    done = {row.spec.key for row in rows if "ms_ssim" in (row.images or {})}  # older studies are scored again
     broken = {row.spec.key for row in rows if row.images == _BROKEN}
     (store.folder / "images").mkdir(exist_ok=True)
     references: list[Image.Image] = []
+    wanted = drawings(model, score)
     for spec in chosen:
         if spec.key in broken:
             missing[spec.key] = "drawing it broke the device before"
             continue
-        paths = [picture_path(store.folder, spec.key, i) for i in range(min(score.images, len(model.prompts)))]
+        paths = [picture_path(store.folder, spec.key, i) for i in range(len(wanted))]
         if spec.key not in done or not all(path.exists() for path in paths):
             report(spec)
             try:
-                for index, path in enumerate(paths):
-                    lab.draw(spec, model.prompts[index], score.seed + index).save(path)
+                for path, (prompt, seed) in zip(paths, wanted, strict=True):
+                    lab.draw(spec, prompt, seed).save(path)
             except OutOfMemoryError as error:  # decoding needs more memory than the forwards that were measured
                 missing[spec.key] = str(error)
                 if isinstance(spec, ReferenceSpec):  # nothing to compare with
@@ -78,4 +81,6 @@ def draw_finalists(
         references = references or images
         if spec.key not in done:
             store.record_images(spec.key, image_scores(images, references))
+    if store.no_lpips() != why_no_lpips():
+        store.record_no_lpips(why_no_lpips())
     return missing

@@ -249,14 +249,24 @@ class Space:
         self.distributions["llm_int8_threshold"] = FloatDistribution(bounds[0], bounds[1])
 
     def _corners(self, per_range: int) -> Iterator[Params]:
-        """Every combination of choices, and of so many values of each range."""
-        names = list(self.distributions)
-        values = [
-            d.choices if isinstance(d, CategoricalDistribution) else np.linspace(d.low, d.high, per_range).tolist()  # type: ignore[attr-defined]
-            for d in self.distributions.values()
-        ]
-        for combination in itertools.product(*values):
-            yield dict(zip(names, combination, strict=True))
+        """Every combination of choices, and of so many values of each range; what does not act is left as it is."""
+
+        def values(name: str, acts: bool) -> list[Any]:
+            distribution = self.distributions[name]
+            if not acts:
+                return [self._filler(distribution)]
+            if isinstance(distribution, CategoricalDistribution):
+                return list(distribution.choices)
+            assert isinstance(distribution, FloatDistribution)
+            return list(np.linspace(distribution.low, distribution.high, per_range).tolist())
+
+        for method, skip in itertools.product(self._choices("method"), self._choices("skip")):
+            acting = {*_ACTS[method], _OUTLIERS} if method == _INT8 else {*_ACTS[method]}
+            acting |= {"skip_share"} if _is_auto(skip) else set()
+            chosen = {"method": [method], "skip": [skip]}
+            columns = [chosen.get(name) or values(name, name in acting) for name in self.distributions]
+            for combination in itertools.product(*columns):
+                yield dict(zip(self.distributions, combination, strict=True))
 
     def _choices(self, name: str) -> tuple[Any, ...]:
         distribution = self.distributions[name]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
 
 from quantlab.config import ModelConfig, ScoreConfig
+from quantlab.drawings import recorded_prompts
 from quantlab.errors import StudyError
 
 
@@ -23,15 +23,14 @@ def identity(
         probe_fingerprint: digest of the probe set.
         provenance: device and library versions.
     """
-    call = json.dumps(
-        {"call": model.call, "prompts": model.prompts[: max(score.prompts, score.images)]}, sort_keys=True, default=str
-    )
+    call = json.dumps({"call": model.call, "prompts": recorded_prompts(model, score)}, sort_keys=True, default=str)
+    measured = {name: value for name, value in vars(score).items() if name != "held_out"}  # no number depends on it
     return {
         "model": f"{model.name} {model_fingerprint}",
         "component": model.component,
         "dtype": model.dtype.value,
         "pipeline call and prompts": hashlib.sha256(call.encode()).hexdigest()[:16] + " " + call[:120],
-        "score": json.dumps(dataclasses.asdict(score), sort_keys=True),
+        "score": json.dumps(measured, sort_keys=True),
         "probe set": probe_fingerprint,
         "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),

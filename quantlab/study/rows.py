@@ -25,7 +25,7 @@ class Row:
         spec: the setting.
         outcome: what came of it.
         repeat_of: number of the row that measured the same setting before, whose numbers these are.
-        images: PSNR in dB and SSIM of the full generations, where the setting is a finalist.
+        images: scores of the full generations by name, where the setting is a finalist.
     """
 
     number: int

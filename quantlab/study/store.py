@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from quantlab.errors import ConfigError, StudyError, nearest
+from quantlab.floor import NoiseFloor
 from quantlab.measurement import Failure, Measurement, Outcome, Pruned
 from quantlab.spec import QuantSpec, from_dict, to_dict
 from quantlab.study.drift import Check
@@ -25,6 +26,7 @@ from quantlab.study.rows import (
     REPEATS,
     SPEC,
     Row,
+    outcome_from_dict,
     outcome_to_dict,
     row_from_dict,
     row_from_trial,
@@ -32,6 +34,7 @@ from quantlab.study.rows import (
 )
 
 _IDENTITY, _ANCHOR, _IMAGES, _DRIFT = "identity", "anchor ", "images ", "drift "
+_FLOOR, _HELD_OUT, _NO_LPIPS = "noise floor", "held out ", "no lpips"
 
 
 def study_folder(results_dir: str, name: str) -> Path:
@@ -162,6 +165,33 @@ class StudyStore:
         """The checks of the study, in the order of the study."""
         attrs = self.optuna_study.user_attrs
         return [Check(**attrs[_DRIFT + when]) for when in ("start", "middle", "end") if _DRIFT + when in attrs]
+
+    def record_floor(self, floor: NoiseFloor) -> None:
+        """Keep the reference's noise floor."""
+        self.optuna_study.set_user_attr(_FLOOR, dataclasses.asdict(floor))
+
+    def floor(self) -> NoiseFloor | None:
+        """The noise floor; None where it has not been measured."""
+        data = self.optuna_study.user_attrs.get(_FLOOR)
+        return None if data is None else NoiseFloor(**data)
+
+    def record_held_out(self, key: str, outcome: Outcome) -> None:
+        """Keep what came of a setting on the held-out prompts."""
+        self.optuna_study.set_user_attr(_HELD_OUT + key, outcome_to_dict(outcome))
+
+    def held_out(self) -> dict[str, Outcome]:
+        """What came of settings on the held-out prompts, by key."""
+        attrs = self.optuna_study.user_attrs.items()
+        return {k.removeprefix(_HELD_OUT): outcome_from_dict(v) for k, v in attrs if k.startswith(_HELD_OUT)}
+
+    def record_no_lpips(self, reason: str | None) -> None:
+        """Keep why the images have no LPIPS; None where they have."""
+        self.optuna_study.set_user_attr(_NO_LPIPS, reason)
+
+    def no_lpips(self) -> str | None:
+        """Why the images have no LPIPS."""
+        reason = self.optuna_study.user_attrs.get(_NO_LPIPS)
+        return None if reason is None else str(reason)
 
     def begin(self, trial: optuna.Trial, spec: QuantSpec) -> None:
         """Write down what a trial is about to measure, so that a kill leaves a trace."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from quantlab.floor import indistinguishable
 from quantlab.intervals import snr_interval
 from quantlab.measurement import MEANINGLESS, Failure, Pruned
 from quantlab.spec import ReferenceSpec
@@ -34,21 +35,22 @@ _MEASURED = (
     "parameters_kept",
     "output_sha256",
 )
+IMAGE_COLUMNS = ("psnr_db", "ssim", "ms_ssim", "lpips")
 _COLUMNS = (
     *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "probes", "snr_db", "snr_low_db"),
-    *("snr_high_db", *_MEASURED, "psnr_db", "ssim", "snr_db_by_timestep", "device", "threads", "pareto", "ties_with"),
-    *("repeat_of", "failure", "notes"),
+    *("snr_high_db", "indistinguishable", *_MEASURED, *IMAGE_COLUMNS, "snr_db_by_timestep", "device", "threads"),
+    *("pareto", "ties_with", "repeat_of", "failure", "notes"),
 )
 
 
-def table(rows: Sequence[Row]) -> pd.DataFrame:
+def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
     """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
 
     ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
     setting before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
     ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the front member that a
-    member ties with (`quantlab.study.ties.ties`). Units are in the columns' names; SNR and PSNR of 100 dB stand for
-    identical.
+    member ties with (`quantlab.study.ties.ties`). ``indistinguishable`` compares with ``floor_db``, the reference's
+    noise floor in dB; see `quantlab.floor`. Units are in the columns' names; SNR and PSNR of 100 dB stand for identical.
     """
     members = front(rows)
     numbers, tied = {row.number for row in members}, ties(members)
@@ -68,8 +70,8 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
             "snr_low_db": interval.low if interval else None,
             "snr_high_db": interval.high if interval else None,
             **{name: getattr(m, name) if m else None for name in _MEASURED},
-            "psnr_db": (row.images or {}).get("psnr_db"),
-            "ssim": (row.images or {}).get("ssim"),
+            "indistinguishable": indistinguishable(m, floor_db) if m else None,
+            **{name: (row.images or {}).get(name) for name in IMAGE_COLUMNS},
             "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if m else None,
             "device": m.provenance.get("device") if m else None,
             "threads": m.provenance.get("threads") if m else None,
@@ -86,18 +88,10 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = (
-        "memory_bytes",
-        "peak_memory_bytes",
-        "layers_",
-        "parameters_",
-        "repeat_of",
-        "ties_with",
-        "threads",
-        "probes",
-    )
-    truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto")
-    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", "psnr_db", "ssim", "llm_int8_threshold")
+    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "ties_with", "threads")
+    whole = (*whole, "probes")
+    truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto", "indistinguishable")
+    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", *IMAGE_COLUMNS, "llm_int8_threshold")
     dtypes = {}
     for name in frame.columns:
         if name == "number":
@@ -113,9 +107,9 @@ def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     return dtypes
 
 
-def write_tables(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+def write_tables(rows: Sequence[Row], folder: Path, floor_db: float | None = None) -> pd.DataFrame:
     """Write ``trials.parquet`` and ``trials.csv`` of a study, atomically, and return the table."""
-    frame = table(rows)
+    frame = table(rows, floor_db)
     for name, write in (("trials.parquet", frame.to_parquet), ("trials.csv", frame.to_csv)):
         scratch = folder / f".{name}"
         write(scratch, index=False)

@@ -91,6 +91,7 @@ def rows(folder: Path) -> list[Row]:
         ("sweep search.n_trials=0", ["search.n_trials=0", "at least 1"]),
         ("sweep search.n_trials=-4", ["search.n_trials=-4", "at least 1"]),
         ("sweep score.images=-1", ["score.images=-1", "at least 0"]),
+        ("sweep score.held_out=-1", ["score.held_out=-1", "at least 0"]),
         ("sweep score.prompts=99", ["score.prompts=99", "from 1 to the 8"]),
         ("sweep score.timesteps=0", ["score.timesteps=0", "from 1 to the 12"]),
         ("sweep score.warmup=0", ["score.warmup=0", "at least 1"]),

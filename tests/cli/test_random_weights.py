@@ -28,10 +28,11 @@ from quantlab.report import (
     plot_pareto,
     plot_skip_effects,
     plot_thresholds,
+    plot_timesteps,
 )
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "pareto.ipynb"
-PLOTS = (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances, plot_images)
+PLOTS = (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances, plot_images, plot_timesteps)
 RANDOM = ["model=tiny_sd3", "model.weights=random", "device=cpu", "score=quick"]
 SPACE = ["space.method=[llm_int8]", "space.llm_int8_threshold=[0,6]", "space.skip=[none,proj_out]"]
 
@@ -121,7 +122,7 @@ def test_the_exported_config_is_verified(swept: Swept, study: StudyView) -> None
 def test_no_images_are_drawn(swept: Swept) -> None:
     assert "no images are drawn: the weights are random" in swept.out.splitlines()
     assert swept.view.table["psnr_db"].isna().all()
-    assert {path.name for path in swept.folder.rglob("*.png")} == {"pareto.png", "images.png"}
+    assert {path.name for path in swept.folder.rglob("*.png")} == {"pareto.png", "timesteps.png", "images.png"}
 
 
 def test_the_files_of_the_study_say_it(swept: Swept) -> None:
@@ -176,7 +177,7 @@ def test_every_figure_and_every_axis_of_snr_says_it(plot: object, swept: Swept) 
 
 def test_the_axes_that_show_snr_are_found(swept: Swept) -> None:
     found = {plot.__name__: len(shows_snr(plot(swept.view))) for plot in PLOTS}
-    expected = {"plot_pareto": 1, "plot_thresholds": 1, "plot_skip_effects": 1, "plot_importances": 1, "plot_images": 0}
+    expected = {**dict.fromkeys((plot.__name__ for plot in PLOTS), 1), "plot_images": 0}
     assert found == expected
 
 

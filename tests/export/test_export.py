@@ -98,7 +98,7 @@ def test_the_winner_s_folder_holds_the_config_of_its_row(study):
     }
     assert read_config(folder / "quantization_config.json").to_dict() == winner.spec.to_config().to_dict()
     chosen = {"number": winner.number, "key": winner.spec.key, "notes": study.notes}
-    assert json.loads((folder / "export.json").read_text()) == chosen
+    assert json.loads((folder / "export.json").read_text()).items() >= chosen.items()
 
 
 def test_the_readme_says_what_was_measured_on_what_and_why_it_won(study):

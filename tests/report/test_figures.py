@@ -10,7 +10,15 @@ from quantlab.cli.show import console
 from quantlab.compose import compose, to_yaml
 from quantlab.errors import StudyError
 from quantlab.measurement import Measurement
-from quantlab.report import StudyView, open_study, plot_importances, plot_pareto, plot_skip_effects, plot_thresholds
+from quantlab.report import (
+    StudyView,
+    open_study,
+    plot_importances,
+    plot_pareto,
+    plot_skip_effects,
+    plot_thresholds,
+    plot_timesteps,
+)
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.study.front import front
@@ -31,7 +39,7 @@ def test_every_figure_can_be_drawn_where_only_the_reference_was_measured(tmp_pat
     study = view(tmp_path, "s")
     assert list(study.distinct["key"]) == ["reference"]
     assert study.winner is None
-    for plot in (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances):
+    for plot in (plot_pareto, plot_thresholds, plot_timesteps, plot_skip_effects, plot_importances):
         plot(study).savefig(tmp_path / "figure.png")
 
 

@@ -20,6 +20,7 @@ PROMISED = {
     *("bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "snr_db", "rel_l2", "cosine", "memory_bytes"),
     *("bits_per_weight", "peak_memory_bytes", "latency_ms", "latency_iqr_ms", "psnr_db", "ssim", "pareto", "failure"),
     *("fidelity", "forward_s", "warmup_s", "wall_s", "snr_low_db", "snr_high_db", "ties_with"),
+    *("indistinguishable", "ms_ssim", "lpips"),
 }
 
 

@@ -203,12 +203,14 @@ class ProfileConfig:
         probes: how many of the first probes; null for all.
         llm_int8_threshold, bnb_4bit_quant_type, bnb_4bit_use_double_quant: the forms whose error is measured, 4-bit in
             the model's dtype. Bytes and latency are measured with and without double quantization in any case.
+        shares: of the parameters that the knots of the predicted front keep.
     """
 
     probes: int | None = 4
     llm_int8_threshold: list[float] = field(default_factory=lambda: [0.0, 6.0])
     bnb_4bit_quant_type: list[str] = field(default_factory=lambda: ["nf4", "fp4"])
     bnb_4bit_use_double_quant: list[bool] = field(default_factory=lambda: [False])
+    shares: list[float] = field(default_factory=lambda: [0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5])
 
 
 @dataclass
@@ -237,6 +239,21 @@ class SweepConfig:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rule: Rule = Rule.auto
+
+
+@dataclass
+class ProfileCommandConfig:
+    """`quantlab profile`."""
+
+    study: str = MISSING
+    results_dir: str = "results"
+    device: Device = Device.auto
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lab: LabConfig = field(default_factory=LabConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     rule: Rule = Rule.auto
@@ -328,6 +345,7 @@ class BenchConfig:
 
 COMMANDS: dict[str, tuple[type, str]] = {
     "sweep": (SweepConfig, "search a model's settings; ends with a Pareto plot and an exported, verified config"),
+    "profile": (ProfileCommandConfig, "measure every layer alone; predict the front and the best within a budget"),
     "run": (RunConfig, "measure one setting and print its row"),
     "report": (ReportConfig, "print a study's front and winner; write its tables and plots again"),
     "export": (ExportConfig, "write the winner's (or a trial's) BitsAndBytesConfig, loading snippet and reasons"),

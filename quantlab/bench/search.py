@@ -7,17 +7,22 @@ numbers, and is charged the seconds that its settings took to measure. `sensitiv
 from __future__ import annotations
 
 import dataclasses
+import functools
+import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import moocore
 import numpy as np
 import optuna
 import pandas as pd
+import torch
 
 from quantlab.bench.exhaustive import measure_grid
 from quantlab.config import BenchConfig, Sampler
-from quantlab.errors import QuantlabError
 from quantlab.profile.predict import Predictor
 from quantlab.search.samplers import make_sampler
 from quantlab.search.sensitivity import Array
@@ -32,33 +37,15 @@ SHARE = 0.05
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
-    """Hypervolume over that of the exhaustive front, by sampler and seed, as a function of seconds and of trials.
-
-    Raises:
-        QuantlabError: where moocore, which computes hypervolumes (Fonseca, Paquete and Lopez-Ibanez 2006), is not
-            installed.
-    """
-    _hypervolume(np.zeros((1, 3)), np.ones(3))
+    """Hypervolume over that of the exhaustive front, by sampler and seed, as a function of seconds and of trials."""
     folder = study_folder(config.results_dir, f"bench-{config.name}")
     space, grid, profile_s = measure_grid(config, folder)
     truth = Truth(grid)
     most = SHARE * truth.cost_s
-    searches = []
-    for sampler in SAMPLERS:
-        for seed in range(SEEDS):
-            start = time.perf_counter()
-            spent = profile_s if sampler is Sampler.sensitivity else 0.0
-            trace = list(_search(space, truth, sampler, seed, spent, most))
-            searches.append(
-                {
-                    "sampler": sampler.value,
-                    "seed": seed,
-                    "proposing_s": time.perf_counter() - start,
-                    "trials": [step.trials for step in trace],
-                    "cost_s": [step.cost_s for step in trace],
-                    "hypervolume": [step.hypervolume for step in trace],
-                }
-            )
+    spent = {Sampler.sensitivity: profile_s}
+    cases = [(sampler, seed, spent.get(sampler, 0.0)) for seed in range(SEEDS) for sampler in SAMPLERS]
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _one_thread) as pool:
+        searches = list(pool.map(functools.partial(_searched, space, truth, most), *zip(*cases, strict=True)))
     return {
         "settings": len(grid),
         "front": len(truth.front),
@@ -66,6 +53,24 @@ def run(config: BenchConfig) -> dict[str, Any]:
         "profile_s": profile_s,
         "share": SHARE,
         "searches": searches,
+    }
+
+
+def _one_thread() -> None:
+    """Keep a worker from taking every core: there are as many workers."""
+    torch.set_num_threads(1)
+
+
+def _searched(space: Space, truth: Truth, most: float, sampler: Sampler, seed: int, spent: float) -> dict[str, Any]:
+    start = time.perf_counter()
+    steps = list(_search(space, truth, sampler, seed, spent, most))
+    return {
+        "sampler": sampler.value,
+        "seed": seed,
+        "proposing_s": time.perf_counter() - start,
+        "trials": [step.trials for step in steps],
+        "cost_s": [step.cost_s for step in steps],
+        "hypervolume": [step.hypervolume for step in steps],
     }
 
 
@@ -122,6 +127,7 @@ def _search(space: Space, truth: Truth, sampler: Sampler, seed: int, spent: floa
     study = optuna.create_study(directions=list(DIRECTIONS), sampler=proposes)
     found: list[str] = []
     repeats = 0
+    yield Step(0, spent, 0.0)
     while spent < most and repeats < 200:
         trial = study.ask()
         key = space.spec(space.suggest(trial)).key
@@ -144,8 +150,5 @@ def _beaten(costs: Array, cost: Array) -> bool:
 
 
 def _hypervolume(costs: Array, reference: Array) -> float:
-    try:
-        import moocore
-    except ImportError as error:
-        raise QuantlabError(f"bench search needs moocore: pip install 'quantlab[bench]' ({error})") from error
+    """By moocore (Fonseca, Paquete and Lopez-Ibanez 2006)."""
     return float(moocore.hypervolume(costs, ref=reference))

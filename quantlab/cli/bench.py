@@ -9,8 +9,9 @@ import sys
 from rich.table import Table
 
 from quantlab.bench import results
+from quantlab.bench.curves import plot_search
 from quantlab.cli.show import console
-from quantlab.config import BenchConfig, Weights
+from quantlab.config import USUAL_PARTS, BenchConfig, Weights
 from quantlab.models.load import resolve_device
 from quantlab.models.random import architecture_of
 from quantlab.models.source import locate
@@ -37,9 +38,16 @@ def main(config: BenchConfig) -> int:
     everything = results.read(folder, where)
     results.figures(everything).to_csv(folder / "bench.csv", index=False)
     title = f"{config.model.name}, {weights}, {config.model.dtype.value}, {where['device']}"
-    results.plot(everything, title).savefig(folder / "bench.png", dpi=130)
+    if everything.keys() & {part.value for part in USUAL_PARTS}:
+        results.plot(everything, title).savefig(folder / "bench.png", dpi=130)
+    for name, plot in _OWN_PLOTS.items():
+        if name in everything:
+            plot(everything[name], title).savefig(folder / f"{name}.png", dpi=130)
     console.print(f"written: {folder}/")
     return 0
+
+
+_OWN_PLOTS = {"search": plot_search}
 
 
 def _table(result: dict[str, dict[str, object]]) -> Table:

@@ -12,10 +12,8 @@ from quantlab.profile.auto import AutoSkip, with_skip
 from quantlab.profile.keys import kept_along
 from quantlab.profile.knapsack import Limit, Mask, best_kept
 from quantlab.profile.predict import Prediction, Predictor
+from quantlab.profile.table import Array
 from quantlab.spec import QuantSpec
-
-SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Shares of the parameters that the knots of a predicted front keep."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,13 @@ class Knot:
     prediction: Prediction
 
 
-def predicted_front(
-    predictor: Predictor, forms: Sequence[QuantSpec], shares: Sequence[float] = SHARES, measured_by: str = "all"
-) -> list[Knot]:
+def predicted_front(predictor: Predictor, forms: Sequence[QuantSpec], shares: Sequence[float]) -> list[Knot]:
     """The settings that no other is predicted to beat, least memory first.
 
     Args:
         predictor: what predicts.
         forms: settings without a skip list.
         shares: of parameters to keep; each form and share is solved as a knapsack.
-        measured_by: "all" for SNR, memory and latency; "memory" for SNR against memory alone.
     """
     auto = AutoSkip(predictor.profile)
     found: dict[tuple[str, bytes], tuple[QuantSpec, Mask, Prediction]] = {}
@@ -46,7 +41,6 @@ def predicted_front(
                 found.setdefault((form.key, kept.tobytes()), (form, kept, predictor.predict_kept(form, kept)))
     entries = list(found.values())
     costs = np.array([[-p.snr_db, p.memory_bytes, p.latency_ms] for *_, p in entries])
-    costs = costs[:, :2] if measured_by == "memory" else costs
     best = [e for e, cost in zip(entries, costs, strict=True) if not _beaten(costs, cost)]
     return [Knot(with_skip(f, auto.entries(k)), p) for f, k, p in sorted(best, key=lambda e: e[2].memory_bytes)]
 
@@ -60,18 +54,6 @@ def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: Budget
     if budget.memory_mb is None and budget.latency_ms is None:
         return min(found, key=lambda knot: knot.prediction.memory_bytes, default=None)
     return max(found, key=lambda knot: knot.prediction.snr_db, default=None)
-
-
-def misses(prediction: Prediction, budget: BudgetConfig) -> dict[str, float]:
-    """By how much a prediction misses each limit, in the limit's unit; 0 and below is within."""
-    missed = {}
-    if budget.memory_mb is not None:
-        missed["memory_mb"] = prediction.memory_bytes / 1e6 - budget.memory_mb
-    if budget.latency_ms is not None:
-        missed["latency_ms"] = prediction.latency_ms - budget.latency_ms
-    if budget.min_snr_db is not None:
-        missed["min_snr_db"] = budget.min_snr_db - prediction.snr_db
-    return missed
 
 
 def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Knot | None:
@@ -98,5 +80,5 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
     return Knot(with_skip(form, AutoSkip(profile).entries(kept)), predictor.predict_kept(form, kept))
 
 
-def _beaten(costs: np.ndarray, cost: np.ndarray) -> bool:
+def _beaten(costs: Array, cost: Array) -> bool:
     return bool(np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)))

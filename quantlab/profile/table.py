@@ -30,6 +30,10 @@ COLUMNS = (
 OUTLIER_SHARE = "outlier_share_"
 
 
+class DamagedProfileError(StudyError):
+    """A profile's file that is not whole; another one can be measured in its place."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """What every layer adds alone, every other layer being the reference's.
@@ -93,6 +97,11 @@ class Profile:
     def reference_latency_ms(self) -> float:
         """What a forward of the unquantized component takes."""
         return float(self.table["reference_latency_ms"].iloc[0])
+
+    @property
+    def measured_forms(self) -> list[str]:
+        """Keys of the forms whose errors were measured."""
+        return [form for form in self.forms if form in self._measured]
 
     @property
     def thresholds(self) -> list[float]:
@@ -200,14 +209,15 @@ def load(path: Path) -> Profile:
     """Read a profile that `save` wrote.
 
     Raises:
-        StudyError: where the file is absent, damaged, cut short or no profile.
+        DamagedProfileError: where the file is damaged or cut short.
+        StudyError: where it is absent or no profile.
     """
     try:
         table = pa.parquet.read_table(path)
     except FileNotFoundError:
         raise StudyError(f"{path} is not there; make it with quantlab profile") from None
     except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); remove it") from None
+        raise DamagedProfileError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from None
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing or not {"belongs", "probes", "lines"} <= set(about):
@@ -215,5 +225,5 @@ def load(path: Path) -> Profile:
     frame = table.to_pandas()
     whole = len(set(frame["layer"])) * len(set(frame["form"]))
     if len(frame) != int(about["lines"]) or len(frame) != whole:
-        raise StudyError(f"{path} is cut short: {len(frame)} of {max(whole, int(about['lines']))} lines; remove it")
+        raise DamagedProfileError(f"{path} is cut short: {len(frame)} of {max(whole, int(about['lines']))} lines")
     return Profile(frame, json.loads(about["belongs"]), int(about["probes"]))

@@ -44,4 +44,4 @@ def confirm_winner(store: StudyStore, lab: Lab, config: SweepConfig) -> None:
 def _conclusive(outcome: Outcome | None, prompts: range) -> bool:
     if isinstance(outcome, Measurement):
         return {probe["prompt"] for probe in outcome.probes} == set(prompts)
-    return outcome is not None and outcome.kind == DeviceLostError.__name__
+    return isinstance(outcome, Failure) and outcome.kind == DeviceLostError.__name__

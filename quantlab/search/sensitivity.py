@@ -2,8 +2,8 @@
 
 Prediction errors in SNR and latency follow a Gaussian process over the settings (Rasmussen and Williams 2006, chapter
 2): settings of one form err alike, the more so the nearer their thresholds and kept shares are. Each proposal is the
-setting with the largest hypervolume expected to be gained, by points spread evenly over the objectives' box, if the
-predictions err on the good side by one standard deviation.
+setting that gains most hypervolume for its forward's time if its prediction errs on the good side by part of a standard
+deviation.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import moocore
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve
-from scipy.stats import qmc
 
 from quantlab.config import BudgetConfig
 from quantlab.profile.predict import Predictor, kind
@@ -25,9 +25,6 @@ from quantlab.search.space import Params, Space
 from quantlab.spec import COMPUTE_DTYPES, QUANT_TYPES, Int8Spec, QuantSpec
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-
-POINTS = 2**12
-"""Points over the objectives' box that stand for its volume."""
 
 PER_RANGE = 25
 """Values of a continuous parameter that are candidates."""
@@ -40,7 +37,8 @@ class _ErrorModel:
     Attributes:
         common: shared by all settings.
         form: shared by the settings of one method and type.
-        detail: a form's own curve over thresholds and shares.
+        threshold, share: a form's curve over thresholds, and over shares of kept parameters.
+        detail: a form's own surface over both.
         noise: of a measurement.
         other_dtype: correlation between two compute dtypes.
         optimism: standard deviations that a candidate is given the benefit of.
@@ -48,20 +46,49 @@ class _ErrorModel:
 
     common: float
     form: float
+    threshold: float
+    share: float
     detail: float
     noise: float
     other_dtype: float
     optimism: float
 
+    @property
+    def prior(self) -> float:
+        """Variance of a setting that nothing is known of."""
+        return self.common + self.form + self.threshold + self.share + self.detail
 
-_SNR_DB = _ErrorModel(common=0.3**2, form=1.0**2, detail=1.5**2, noise=0.05**2, other_dtype=0.95, optimism=1.0)
-_LOG_LATENCY = _ErrorModel(common=0.05**2, form=0.2**2, detail=0.2**2, noise=0.03**2, other_dtype=0.3, optimism=0.5)
+
+_SNR_DB = _ErrorModel(
+    common=0.3**2,
+    form=0.7**2,
+    threshold=2.5**2,
+    share=1.0**2,
+    detail=0.4**2,
+    noise=0.1**2,
+    other_dtype=0.99,
+    optimism=0.3,
+)
+_LOG_LATENCY = _ErrorModel(
+    common=0.1**2,
+    form=0.15**2,
+    threshold=0.2**2,
+    share=0.1**2,
+    detail=0.03**2,
+    noise=0.05**2,
+    other_dtype=0.7,
+    optimism=0.3,
+)
 
 THRESHOLD_SCALE = 0.7
 """Natural logarithms of thresholds that are this far apart err half alike."""
 
 SHARE_SCALE = 0.2
 """Shares of kept parameters that are this far apart err half alike."""
+
+
+KNOWN_DB = 1.0
+"""A form's curve over thresholds is learned first, on settings that keep nothing, to this standard deviation."""
 
 
 class _Candidates:
@@ -102,20 +129,21 @@ _FAMILIES = ("int8", "int8, outliers", *QUANT_TYPES)
 def _covariance(model: _ErrorModel, one: Array, other: Array) -> Array:
     a, b = one[:, None, :], other[None, :, :]
     alike = (a[..., 0] == b[..., 0]) * np.where(a[..., 1] == b[..., 1], 1.0, model.other_dtype)
-    apart = ((a[..., 3] - b[..., 3]) / THRESHOLD_SCALE) ** 2 + ((a[..., 4] - b[..., 4]) / SHARE_SCALE) ** 2
-    detail = np.exp(-np.log(2) * apart) * np.where(a[..., 2] == b[..., 2], 1.0, 0.98)
-    return np.asarray(model.common + alike * (model.form + model.detail * detail))
+    thresholds = np.exp(-np.log(2) * ((a[..., 3] - b[..., 3]) / THRESHOLD_SCALE) ** 2)
+    shares = np.exp(-np.log(2) * ((a[..., 4] - b[..., 4]) / SHARE_SCALE) ** 2)
+    alike *= np.where(a[..., 2] == b[..., 2], 1.0, 0.98)
+    curves = model.threshold * thresholds + model.share * shares + model.detail * thresholds * shares
+    return np.asarray(model.common + alike * (model.form + curves))
 
 
 def _posterior(model: _ErrorModel, seen: Array, missed: Array, wanted: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of what predictions miss, given what some of them missed."""
-    prior = model.common + model.form + model.detail
     if not len(seen):
-        return np.zeros(len(wanted)), np.full(len(wanted), prior**0.5)
+        return np.zeros(len(wanted)), np.full(len(wanted), model.prior**0.5)
     factor = cho_factor(_covariance(model, seen, seen) + model.noise * np.eye(len(seen)))
     cross = _covariance(model, wanted, seen)
     mean = cross @ cho_solve(factor, missed)
-    variance = prior - np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
+    variance = model.prior - np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
     return mean, np.sqrt(np.maximum(variance, 0))
 
 
@@ -126,7 +154,7 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         space: what may be tried, with ``auto`` resolved; its ``suggest`` draws the parameters of a trial.
         predictor: of the profiled model.
         budget: limits; what is predicted to miss one is proposed only where nothing else is left.
-        seed: of the points, and of what is drawn where every candidate has been tried.
+        seed: of what is drawn where every candidate has been tried.
 
     Example:
         >>> sampler = SensitivitySampler(space, Predictor(profile))  # doctest: +SKIP
@@ -139,7 +167,6 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
     ) -> None:
         self._space, self._predictor, self._budget = space, predictor, budget or BudgetConfig()
         self._random = optuna.samplers.RandomSampler(seed=seed)
-        self._unit = qmc.Sobol(3, seed=np.random.default_rng(seed)).random(POINTS)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every parameter of the space."""
@@ -184,6 +211,9 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         values = np.array([v for _, v in at], dtype=float).reshape(-1, 3)
         features = all_.features
         snr, snr_std = _posterior(_SNR_DB, features[seen], values[:, 0] - all_.snr_db[seen], features)
+        bare = left[features[left, 4] <= features[:, 4].min()]
+        if len(bare) and snr_std[bare].max() > KNOWN_DB:
+            return int(bare[np.argmax(snr_std[bare])])
         ratios = np.log(values[:, 2] / all_.latency_ms[seen])
         slower, latency_std = _posterior(_LOG_LATENCY, features[seen], ratios, features)
         expected = np.column_stack([all_.snr_db + snr, -all_.memory_bytes, -all_.latency_ms * np.exp(slower)])
@@ -195,22 +225,37 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
             ]
         )
         measured = values * (1, -1, -1)
-        worst, best = self._box(np.vstack([expected, measured]))
-        missing = np.maximum((worst - expected) / (best - worst), 0).sum(axis=1)  # beyond a budget
+        limit = self._limit(np.vstack([expected, measured]))
+        missing = np.maximum((limit - expected) / np.ptp(expected, axis=0).clip(1e-9), 0).sum(axis=1)  # of a budget
         if (missing[left] > 0).all():
             return int(left[np.argmin(missing[left])])
         left = left[missing[left] == 0]
-        points = worst + self._unit * (best - worst)
-        open_ = points[~(measured[:, None, :] >= points[None]).all(axis=2).any(axis=0)]
-        gains = (hoped[left, None, :] >= open_[None]).all(axis=2).sum(axis=1)
+        gains = _gains(hoped[left], measured, limit) / -expected[left, 2]
         spread = snr_std[left] + latency_std[left]
         return int(left[np.lexsort((-spread, -gains))[0]])
 
-    def _box(self, values: Array) -> tuple[Array, Array]:
-        """Worst and best of each objective, all to be maximised; a budget's limit is the worst that counts."""
-        worst, best = values.min(axis=0), values.max(axis=0)
-        memory = -np.inf if self._budget.memory_mb is None else -1e6 * self._budget.memory_mb
-        latency = -np.inf if self._budget.latency_ms is None else -self._budget.latency_ms
-        snr = -np.inf if self._budget.min_snr_db is None else self._budget.min_snr_db
-        worst = np.maximum(worst, (snr, memory, latency))
-        return worst, np.maximum(best, worst + 1e-9)
+    def _limit(self, values: Array) -> Array:
+        """The worst of each objective that counts, all to be maximised: a budget's limit, else the worst there is."""
+        budget = self._budget
+        memory = -np.inf if budget.memory_mb is None else -1e6 * budget.memory_mb
+        latency = -np.inf if budget.latency_ms is None else -budget.latency_ms
+        snr = -np.inf if budget.min_snr_db is None else budget.min_snr_db
+        return np.maximum(values.min(axis=0), (snr, memory, latency))
+
+
+def _gains(candidates: Array, measured: Array, limit: Array) -> Array:
+    """Hypervolume that each candidate alone adds to what was measured, all objectives to be maximised."""
+    scale = np.ptp(np.vstack([candidates, measured, limit]), axis=0).clip(1e-9)
+    candidates, measured = (candidates - limit) / scale, (measured - limit) / scale
+    measured = measured[(measured > 0).all(axis=1)]
+    zero = np.zeros(3)
+    if not len(measured):
+        return np.asarray(candidates.clip(0).prod(axis=1))
+    measured = measured[moocore.is_nondominated(measured, maximise=True)]
+    before = moocore.hypervolume(measured, ref=zero, maximise=True)
+    gains = np.zeros(len(candidates))
+    hopeful = ~(measured[:, None, :] >= candidates[None]).all(axis=2).any(axis=0) & (candidates > 0).all(axis=1)
+    for index in np.flatnonzero(hopeful):
+        more = np.vstack([measured, candidates[index]])
+        gains[index] = moocore.hypervolume(more, ref=zero, maximise=True) - before
+    return gains

@@ -7,7 +7,7 @@ from typing import Any
 from quantlab.config import ModelConfig, ScoreConfig, Weights
 from quantlab.drawings import held_out
 from quantlab.intervals import snr_interval
-from quantlab.measurement import MEANINGLESS, Measurement, Outcome
+from quantlab.measurement import MEANINGLESS, Failure, Measurement, Outcome
 
 
 def snr_figure(measurement: Measurement) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def held_out_line(measurement: Measurement, outcome: Outcome | None, model: Mode
         )
         apart = None not in (seen["low_db"], unseen["high_db"]) and unseen["high_db"] < seen["low_db"]
         return line + ("; lower than the intervals allow" if apart else "")
-    if outcome is not None:
+    if isinstance(outcome, Failure):
         return f"{no}: {outcome.kind}: {outcome.reason}"
     if score.held_out == 0:
         return f"{no}: score.held_out=0"

@@ -33,7 +33,7 @@ from quantlab.study.rows import (
     row_to_dict,
 )
 
-_IDENTITY, _ANCHOR, _IMAGES, _DRIFT = "identity", "anchor ", "images ", "drift "
+_IDENTITY, _ANCHOR, _IMAGES, _DRIFT, _PREDICTED = "identity", "anchor ", "images ", "drift ", "predicted "
 _FLOOR, _HELD_OUT, _NO_LPIPS = "noise floor", "held out ", "no lpips"
 
 
@@ -114,16 +114,16 @@ class StudyStore:
             self._lock.release()
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Say what the study's numbers belong to; refused where it holds numbers of something else.
+        """Say what the study's numbers belong to, or add to it; refused where it holds numbers of something else.
 
         Raises:
             StudyError: naming the field that differs, with both values.
         """
         stored = self.optuna_study.user_attrs.get(_IDENTITY)
-        if stored is None:
-            self.optuna_study.set_user_attr(_IDENTITY, identity)
-        else:
+        if stored is not None:
             check_identity(self.folder.name, stored, identity)
+        if stored is None or not identity.keys() <= stored.keys():
+            self.optuna_study.set_user_attr(_IDENTITY, {**identity, **(stored or {})})
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -152,6 +152,15 @@ class StudyStore:
     def record_outside(self, number: int, spec: QuantSpec, outcome: Outcome) -> None:
         """Keep the outcome of an anchor that is no point of the search space."""
         self.optuna_study.set_user_attr(_ANCHOR + spec.key, row_to_dict(Row(number, spec, outcome)))
+
+    def record_prediction(self, key: str, prediction: dict[str, float]) -> None:
+        """Keep what a profile predicted of a setting before it was measured."""
+        self.optuna_study.set_user_attr(_PREDICTED + key, prediction)
+
+    def predictions(self) -> dict[str, dict[str, float]]:
+        """What was predicted, by the setting's key."""
+        attrs = self.optuna_study.user_attrs
+        return {key.removeprefix(_PREDICTED): value for key, value in attrs.items() if key.startswith(_PREDICTED)}
 
     def record_images(self, key: str, scores: dict[str, float]) -> None:
         """Keep the image scores of a finalist."""

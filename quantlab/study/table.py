@@ -50,7 +50,7 @@ def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
     setting before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
     ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the front member that a
     member ties with (`quantlab.study.ties.ties`). ``indistinguishable`` compares with ``floor_db``, the reference's
-    noise floor in dB; see `quantlab.floor`. Units are in the columns' names; SNR and PSNR of 100 dB stand for identical.
+    noise floor in dB; see `quantlab.floor`. Units are in the columns' names; 100 dB stands for identical.
     """
     members = front(rows)
     numbers, tied = {row.number for row in members}, ties(members)
@@ -88,8 +88,16 @@ def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
 
 def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = ("memory_bytes", "peak_memory_bytes", "layers_", "parameters_", "repeat_of", "ties_with", "threads")
-    whole = (*whole, "probes")
+    whole = (
+        "memory_bytes",
+        "peak_memory_bytes",
+        "layers_",
+        "parameters_",
+        "repeat_of",
+        "ties_with",
+        "threads",
+        "probes",
+    )
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto", "indistinguishable")
     decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", *IMAGE_COLUMNS, "llm_int8_threshold")
     dtypes = {}

@@ -18,7 +18,7 @@ def test_the_notebook_reviews_a_fresh_study(small_study: Path) -> None:
         for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]
-    assert len(figures) == 5
+    assert len(figures) == 6  # of a study without a profile
 
 
 def test_every_code_cell_is_short() -> None:

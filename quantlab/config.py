@@ -52,7 +52,10 @@ class Sampler(Enum):
 
 
 class Rule(Enum):
-    """How the winner is chosen among the front; auto is max_snr with a budget, and knee without."""
+    """How the winner is chosen among the front.
+
+    auto is max_snr with a limit on memory or latency, min_memory with one on SNR alone, and knee without a budget.
+    """
 
     auto = "auto"
     max_snr = "max_snr"

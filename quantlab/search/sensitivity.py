@@ -75,7 +75,7 @@ _LOG_LATENCY = _ErrorModel(
     threshold=0.2**2,
     share=0.1**2,
     detail=0.03**2,
-    noise=0.05**2,
+    noise=0.1**2,
     other_dtype=0.7,
     optimism=0.3,
 )
@@ -86,6 +86,10 @@ THRESHOLD_SCALE = 0.7
 SHARE_SCALE = 0.2
 """Shares of kept parameters that are this far apart err half alike."""
 
+
+BEYOND = 0.1
+"""The reference point of hypervolumes lies beyond the worst by this part of the range, so that the ends of the front
+count as well (Ishibuchi et al. 2018, doi:10.1162/evco_a_00226)."""
 
 KNOWN_DB = 1.0
 """A form's curve over thresholds is learned first, on settings that keep nothing, to this standard deviation."""
@@ -235,12 +239,12 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         return int(left[np.lexsort((-spread, -gains))[0]])
 
     def _limit(self, values: Array) -> Array:
-        """The worst of each objective that counts, all to be maximised: a budget's limit, else the worst there is."""
+        """The worst of each objective that counts, all to be maximised: a budget's limit, else beyond the worst."""
         budget = self._budget
         memory = -np.inf if budget.memory_mb is None else -1e6 * budget.memory_mb
         latency = -np.inf if budget.latency_ms is None else -budget.latency_ms
         snr = -np.inf if budget.min_snr_db is None else budget.min_snr_db
-        return np.maximum(values.min(axis=0), (snr, memory, latency))
+        return np.maximum(values.min(axis=0) - BEYOND * np.ptp(values, axis=0), (snr, memory, latency))
 
 
 def _gains(candidates: Array, measured: Array, limit: Array) -> Array:

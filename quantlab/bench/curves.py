@@ -92,6 +92,11 @@ def profile_figures(result: dict[str, Any]) -> list[Line]:
         name = f"automatic list over the one by hand, {len(rows)} pairs"
         lines.append(("profile", f"{name}, median", float(np.median(gains)), "dB"))
         lines.append(("profile", f"{name}, lowest and highest", f"{min(gains):.2f} to {max(gains):.2f}", "dB"))
+        if all("held_out_db" in row["auto"] for row in rows):
+            held_out = [_gain_db(row, "held_out_db") for row in rows]
+            lines.append(("profile", f"{name}, median on held-out prompts", float(np.median(held_out)), "dB"))
+            extremes = f"{min(held_out):.2f} to {max(held_out):.2f}"
+            lines.append(("profile", f"{name}, lowest and highest on held-out prompts", extremes, "dB"))
         lines.append(("profile", f"{name}, same list", sum(row["same"] for row in rows), "pairs"))
         for row in rows:
             sizes = " to ".join(f"{row[which]['memory_bytes'] / 1e6:.4g}" for which in _WHICH)
@@ -103,8 +108,8 @@ def profile_figures(result: dict[str, Any]) -> list[Line]:
 _WHICH = ("named", "auto")
 
 
-def _gain_db(row: dict[str, Any]) -> float:
-    return float(row["auto"]["snr_db"] - row["named"]["snr_db"])
+def _gain_db(row: dict[str, Any], score: str = "snr_db") -> float:
+    return float(row["auto"][score] - row["named"][score])
 
 
 def plot_profile(result: dict[str, Any], title: str) -> Figure:

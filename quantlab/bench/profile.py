@@ -11,6 +11,7 @@ from typing import Any
 
 from quantlab.bench.grid import empty_cache
 from quantlab.config import BenchConfig, BudgetConfig, ProfileConfig, Weights
+from quantlab.drawings import held_out
 from quantlab.errors import MeasurementError
 from quantlab.lab import Lab
 from quantlab.lab.sensitivity import profiled_specs
@@ -131,8 +132,14 @@ def _compared(
     return {
         "form": form.key,
         "list": name,
-        "named": {"memory_bytes": hand.memory_bytes, "snr_db": hand.snr_db},
-        "auto": {"memory_bytes": automatic.memory_bytes, "snr_db": automatic.snr_db},
+        "named": _scores(lab, by_hand, hand),
+        "auto": _scores(lab, knot.spec, automatic),
         "auto_key": knot.spec.key,
         "same": set(lab.resolve(by_hand).kept) == set(lab.resolve(knot.spec).kept),
     }
+
+
+def _scores(lab: Lab, spec: QuantSpec, measured: Measurement) -> dict[str, float]:
+    """Memory and SNR; also on the held-out prompts, by which no list was chosen, where there are any."""
+    scores = {"memory_bytes": measured.memory_bytes, "snr_db": measured.snr_db}
+    return {**scores, "held_out_db": lab.confirm(spec).snr_db} if held_out(lab.model, lab.score) else scores

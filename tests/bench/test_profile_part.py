@@ -32,16 +32,17 @@ def pair(form: str, name: str, named: float, auto: float, same: bool = False) ->
     return {"form": form, "list": name, **sizes, "auto_key": "key", "same": same}
 
 
+LISTS = [
+    pair("llm_int8 t=6", "ff", 30.0, 31.0),
+    pair("bnb_4bit nf4 float16", "ff", 20.0, 23.0),
+    pair("bnb_4bit nf4 float16", "attn", 21.0, 21.0, same=True),
+]
 WHOLE: dict[str, Any] = {
     **TIMES,
     "knots": [{"key": "a", "predicted_db": 20.0, "measured_db": 20.5}],
     "median_miss_db": 0.5,
     "largest_miss_db": 0.5,
-    "lists": [
-        pair("llm_int8 t=6", "ff", 30.0, 31.0),
-        pair("bnb_4bit nf4 float16", "ff", 20.0, 23.0),
-        pair("bnb_4bit nf4 float16", "attn", 21.0, 21.0, same=True),
-    ],
+    "lists": LISTS,
 }
 
 
@@ -62,6 +63,16 @@ def test_every_pair_of_lists_is_a_line_of_the_table() -> None:
     assert ("profile", "automatic list over the one by hand, 3 pairs, same list", 1, "pairs") in lines
     assert ("profile", "llm_int8 t=6, ff to automatic, 5 to 4.9 MB", "30.00 to 31.00", "dB") in lines
     assert sum(" to automatic, " in line[1] for line in lines) == 3
+
+
+def test_gains_on_held_out_prompts_stand_beside_those_on_the_probes() -> None:
+    rows = [{**row, **{which: {**row[which], "held_out_db": 20.0} for which in ("named", "auto")}} for row in LISTS]
+    rows[0]["auto"]["held_out_db"] = 20.5
+    name = "automatic list over the one by hand, 3 pairs"
+    lines = profile_figures({**WHOLE, "lists": rows})
+    assert ("profile", f"{name}, median on held-out prompts", 0.0, "dB") in lines
+    assert ("profile", f"{name}, lowest and highest on held-out prompts", "0.00 to 0.50", "dB") in lines
+    assert not any("held-out" in line[1] for line in profile_figures(WHOLE))
 
 
 def test_the_plot_shows_both_ways_and_an_arrow_for_every_pair(tmp_path: Path) -> None:

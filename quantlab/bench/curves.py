@@ -75,12 +75,12 @@ def profile_figures(result: dict[str, Any]) -> list[Line]:
     """Seconds of a profile, how far its predictions were off, and what its skip lists gain over those by hand."""
     layers, probes = result["layers"], result["probes"]
     what = f"{layers} layers, {len(result['measured_forms'])} forms"
-    one = result["one_probe"]
+    one, on = result["one_probe"], f"errors on one probe in {', '.join(result['compared_on'])}"
     lines: list[Line] = [
         ("profile", f"{what}, {probes} probes", result["profile"]["total_s"], "s"),
         ("profile", f"of it bytes and latency of {len(result['forms'])} forms", result["profile"]["costs_s"], "s"),
-        ("profile", "errors on one probe, block resume", one["block_resume"]["errors_s"], "s"),
-        ("profile", "errors on one probe, whole forwards", one["whole_forwards"]["errors_s"], "s"),
+        ("profile", f"{on}, block resume", one["block_resume"]["errors_s"], "s"),
+        ("profile", f"{on}, whole forwards", one["whole_forwards"]["errors_s"], "s"),
         ("profile", "whole forwards over block resume, equal errors", result["whole_over_resume"], "times"),
     ]
     if result.get("knots"):
@@ -122,9 +122,7 @@ def plot_profile(result: dict[str, Any], title: str) -> Figure:
     bars = panels[0].barh(list(names.values())[::-1], seconds[::-1], color="#3b6fb6")
     panels[0].bar_label(bars, [f"{value:.4g} s" for value in seconds[::-1]], padding=3, fontsize=8)
     panels[0].margins(x=0.25)
-    panels[0].set_xlabel(
-        f"errors of {result['layers']} layers in {len(result['measured_forms'])} forms on one probe, s"
-    )
+    panels[0].set_xlabel(f"errors of {result['layers']} layers in {', '.join(result['compared_on'])}, one probe, s")
     if rows:
         _pairs(panels[1], rows)
     for axes in panels:

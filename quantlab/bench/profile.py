@@ -28,16 +28,16 @@ from quantlab.study.identity import identity
 def run(config: BenchConfig) -> dict[str, Any]:
     """Seconds of a profile by blocks and by whole forwards; what it predicted and chose, measured.
 
-    Both ways are compared on the first probe alone. Random weights have no predictions and no lists.
+    Both ways are compared in one form on the first probe. Random weights have no predictions and no lists.
 
     Raises:
         MeasurementError: where the two ways do not find the same errors, bit for bit.
     """
     with empty_cache(), Lab(config.model, config.score, config.device, config.lab) as lab:
         profile, whole_s = _profiled(lab, config.profile)
-        one_probe = dataclasses.replace(config.profile, probes=1)
-        by_block, block_s = _profiled(lab, one_probe)
-        by_whole, forwards_s = _profiled(lab, one_probe, resume=False)
+        one = _one_form(config.profile)
+        by_block, block_s = _profiled(lab, one)
+        by_whole, forwards_s = _profiled(lab, one, resume=False)
         _demand_equal(by_block, by_whole)
         result: dict[str, Any] = {
             "layers": len(profile.layers),
@@ -45,12 +45,20 @@ def run(config: BenchConfig) -> dict[str, Any]:
             "measured_forms": profile.measured_forms,
             "probes": profile.probes,
             "profile": whole_s,
+            "compared_on": by_block.measured_forms,
             "one_probe": {"block_resume": block_s, "whole_forwards": forwards_s},
             "whole_over_resume": forwards_s["errors_s"] / block_s["errors_s"],
         }
         if config.model.weights is not Weights.random:
             result |= _worth(config, lab, profile)
     return result
+
+
+def _one_form(config: ProfileConfig) -> ProfileConfig:
+    """One probe and one form of a profile: the first 4-bit type, else the first threshold."""
+    types = config.bnb_4bit_quant_type[:1]
+    thresholds = [] if types else config.llm_int8_threshold[:1]
+    return dataclasses.replace(config, probes=1, bnb_4bit_quant_type=types, llm_int8_threshold=thresholds)
 
 
 def _profiled(lab: Lab, config: ProfileConfig, resume: bool = True) -> tuple[Profile, dict[str, float]]:

@@ -22,6 +22,7 @@ TIMES: dict[str, Any] = {
     "measured_forms": ["llm_int8 t=6", "bnb_4bit nf4 float16"],
     "probes": 4,
     "profile": {"errors_s": 30.0, "costs_s": 2.0, "total_s": 32.0},
+    "compared_on": ["bnb_4bit nf4 float16"],
     "one_probe": {"block_resume": SECONDS, "whole_forwards": {**SECONDS, "errors_s": 20.0, "total_s": 22.0}},
     "whole_over_resume": 2.5,
 }

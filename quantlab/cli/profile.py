@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 from quantlab.cli.show import console, outcome_line
 from quantlab.cli.study import (
     conclude,
@@ -24,7 +22,6 @@ from quantlab.search.executor import InProcess
 from quantlab.search.predicted import Measured
 from quantlab.study.anchors import anchors
 from quantlab.study.rows import Row
-from quantlab.study.store import StudyStore
 from quantlab.study.table import write_tables
 
 
@@ -54,20 +51,4 @@ def main(config: ProfileCommandConfig) -> int:
                 measured.within(predictor, forms, config.budget)
             write_tables(store.rows(), store.folder, floor.floor_db)
             finish(study, store, lab)
-        status = conclude(study, store)
-        _print_errors(store)
-        return status
-
-
-def _print_errors(store: StudyStore) -> None:
-    """How far the predictions were from what was measured."""
-    rows = {row.spec.key: row.measurement for row in store.rows() if row.measurement is not None}
-    pairs = [(p, m) for key, p in store.predictions().items() if (m := rows.get(key)) is not None]
-    if pairs and all(m.fidelity_is_meaningful for _, m in pairs):
-        missed = [abs(m.snr_db - p["snr_db"]) for p, m in pairs]
-        slower = [abs(m.latency_ms / p["latency_ms"] - 1) for p, m in pairs]
-        console.print(
-            f"predicted against measured, {len(pairs)} knots: SNR off by {statistics.median(missed):.2f} dB (median; "
-            f"at most {max(missed):.2f}), latency by {statistics.median(slower):.1%}, memory by "
-            f"{max(abs(m.memory_bytes - p['memory_bytes']) for p, m in pairs):.0f} bytes"
-        )
+        return conclude(study, store)

@@ -8,12 +8,26 @@ from collections.abc import Iterator
 from quantlab.cli.show import console, outcome_line, rows_table
 from quantlab.config import ReportConfig
 from quantlab.errors import StudyError
-from quantlab.report import plot_images, plot_pareto, plot_timesteps
+from quantlab.report import (
+    plot_images,
+    plot_kept,
+    plot_outliers,
+    plot_pareto,
+    plot_predicted,
+    plot_sensitivity,
+    plot_timesteps,
+)
+from quantlab.report.calibration import calibration
 from quantlab.report.view import StudyView, label, look
 from quantlab.study.front import front
 from quantlab.study.store import StudyStore
 from quantlab.study.table import write_tables
 from quantlab.study.tiers import tier_correlations, tiers_line
+
+PLOTS = tuple(
+    f"{name}.png" for name in ("pareto", "timesteps", "images", "sensitivity", "outliers", "kept", "predicted")
+)
+"""Files that `write_report` makes; the last four only of a study with a profile."""
 
 
 def main(config: ReportConfig) -> int:
@@ -34,6 +48,12 @@ def write_report(study: StudyView) -> None:
         plot_pareto(study).savefig(study.folder / "pareto.png", dpi=130)
         plot_timesteps(study).savefig(study.folder / "timesteps.png", dpi=130)
         plot_images(study).savefig(study.folder / "images.png", dpi=130)
+    if study.profile is not None:
+        plot_sensitivity(study.profile).savefig(study.folder / "sensitivity.png", dpi=130)
+        plot_outliers(study.profile).savefig(study.folder / "outliers.png", dpi=130)
+        plot_kept(study.profile, study.model.skips).savefig(study.folder / "kept.png", dpi=130)
+        if study.predictions:
+            plot_predicted(study).savefig(study.folder / "predicted.png", dpi=130)
 
 
 def print_front(study: StudyView) -> None:
@@ -58,7 +78,7 @@ def print_front(study: StudyView) -> None:
 
 
 def _error_bars(study: StudyView) -> Iterator[str]:
-    """What the numbers above are to be read by: the noise floor, and whether images rank the settings alike."""
+    """What the numbers above are to be read by: the noise floor, the images, how far predictions were off."""
     if study.floor is not None:
         settings = study.distinct[study.distinct["method"] != "reference"]
         same = int(settings["indistinguishable"].fillna(False).sum())
@@ -66,5 +86,8 @@ def _error_bars(study: StudyView) -> Iterator[str]:
     correlations = tier_correlations(study.rows)
     if correlations:
         yield tiers_line(correlations)
+    predicted = calibration(study)
+    if predicted is not None:
+        yield predicted.line
     if study.no_lpips is not None:
         yield f"LPIPS was not computed: {study.no_lpips}"

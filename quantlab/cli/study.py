@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.cli.report import print_front, write_report
+from quantlab.cli.report import PLOTS, print_front, write_report
 from quantlab.cli.show import console
 from quantlab.compose import to_yaml
 from quantlab.config import SweepConfig, Weights
@@ -152,6 +152,6 @@ def conclude(config: SweepConfig, store: StudyStore) -> int:
 
 
 def _print_files(folder: Path, winner: Path) -> None:
-    plots = ", ".join(str(folder / name) for name in ("pareto.png", "timesteps.png", "images.png"))
+    plots = ", ".join(str(folder / name) for name in PLOTS if (folder / name).exists())
     console.print(f"plots: {plots}; table: {folder / 'trials.csv'}")
     console.print(f"config: {winner / 'quantization_config.json'}; load it as {winner / 'load.py'} does")

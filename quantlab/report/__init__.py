@@ -8,7 +8,11 @@ Example:
 from quantlab.report.curves import plot_skip_effects, plot_thresholds
 from quantlab.report.gallery import plot_images
 from quantlab.report.importances import plot_importances
+from quantlab.report.kept import plot_kept
+from quantlab.report.outliers import plot_outliers
 from quantlab.report.pareto import plot_pareto
+from quantlab.report.predicted import plot_predicted
+from quantlab.report.sensitivity import plot_sensitivity
 from quantlab.report.timesteps import plot_timesteps
 from quantlab.report.view import StudyView, open_study
 
@@ -17,7 +21,11 @@ __all__ = [
     "open_study",
     "plot_images",
     "plot_importances",
+    "plot_kept",
+    "plot_outliers",
     "plot_pareto",
+    "plot_predicted",
+    "plot_sensitivity",
     "plot_skip_effects",
     "plot_thresholds",
     "plot_timesteps",

@@ -17,6 +17,8 @@ from quantlab.errors import StudyError
 from quantlab.floor import NoiseFloor
 from quantlab.intervals import LABEL
 from quantlab.measurement import MEANINGLESS, Outcome
+from quantlab.profile import table as profiles
+from quantlab.profile.table import Profile
 from quantlab.spec import ReferenceSpec
 from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
@@ -44,6 +46,8 @@ class StudyView:
         floor: the reference's noise floor; None where it was not measured.
         held_out: what came of settings on prompts that the search never saw, by key.
         no_lpips: why the images have no LPIPS; None where they have, or none were drawn.
+        profile: of every layer; None where the study has none.
+        predictions: what was predicted of settings before they were measured, by key; names as in `Prediction`.
     """
 
     folder: Path
@@ -58,6 +62,8 @@ class StudyView:
     floor: NoiseFloor | None = None
     held_out: dict[str, Outcome] = field(default_factory=dict)
     no_lpips: str | None = None
+    profile: Profile | None = None
+    predictions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
@@ -192,6 +198,8 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         floor,
         store.held_out(),
         store.no_lpips(),
+        profiles.load(file) if (file := store.folder / "profile.parquet").exists() else None,
+        store.predictions(),
     )
 
 

@@ -52,7 +52,10 @@ class Sampler(Enum):
 
 
 class Rule(Enum):
-    """How the winner is chosen among the front; auto is max_snr with a budget, and knee without."""
+    """How the winner is chosen among the front.
+
+    auto is max_snr with a limit on memory or latency, min_memory with one on SNR alone, and knee without a budget.
+    """
 
     auto = "auto"
     max_snr = "max_snr"
@@ -326,7 +329,8 @@ class BenchConfig:
     Attributes:
         parts: what to run; its names may also stand alone behind the command.
         name: of the folder below ``results_dir`` that results are written to, ``bench-NAME``.
-        generations: prompts that `naive` also draws in full for each setting; 0 leaves that out.
+        generations: prompts that `naive` also draws in full for each setting, 0 leaves that out; and the drawings of
+            each setting that `ranking` compares SNR with.
         peers_python: a Python with optimum-benchmark; null makes an environment for it in the cache folder.
     """
 

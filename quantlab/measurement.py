@@ -16,10 +16,10 @@ IDENTICAL_DB = 100.0
 
 
 def snr_db(signal: float, error: float) -> float:
-    """10 log10(signal / error) in dB, at most `IDENTICAL_DB`."""
+    """10 log10(signal / error) in dB, at most `IDENTICAL_DB`, and its negative where nothing of the signal is left."""
     if error <= signal * 10 ** (-IDENTICAL_DB / 10):
         return IDENTICAL_DB
-    return 10 * math.log10(signal / error) if signal > 0 else -IDENTICAL_DB
+    return 10 * math.log10(signal / error) if signal > 0 and error < math.inf else -IDENTICAL_DB
 
 
 @dataclass(frozen=True)

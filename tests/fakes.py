@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig, SpaceConfig
 from quantlab.measurement import Failure, Measurement, Outcome, Pruned, Watch
+from quantlab.profile.table import COLUMNS, Profile
 from quantlab.search.driver import Driver
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec, ReferenceSpec
@@ -134,6 +138,56 @@ class FakeExecutor:
         future: Future[Outcome] = Future()
         future.set_result(outcome)
         return future
+
+
+SAVED = {"llm_int8": 1.0, "bnb_4bit": 1.4, "double_quant": 1.45}
+"""Bytes that a made-up layer saves for each of its weights, of 2; of several words in a form's key the last counts."""
+
+
+def fake_profile(
+    errors: dict[str, Sequence[float | None]],
+    parameters: Sequence[int],
+    layers: Sequence[str] = (),
+    blocks: Sequence[str] = (),
+    signal: float = 1000.0,
+    belongs: dict[str, Any] | None = None,
+) -> Profile:
+    """A profile of made-up layers in 16 bit, by default each in a block of its own.
+
+    Args:
+        errors: by form, one a layer.
+        parameters: of the layers.
+        layers: their paths.
+        blocks: theirs.
+        signal: of the reference, which takes 50 ms; a layer under int8 is slower and in 4 bit faster.
+        belongs: what the numbers belong to.
+    """
+    layers = layers or [f"blocks.{index}.proj" for index in range(len(parameters))]
+    blocks = blocks or [layer.rpartition(".")[0] or layer for layer in layers]
+    lines = []
+    for index, weights in enumerate(parameters):
+        for form, by_layer in errors.items():
+            saved = weights * [share for word, share in SAVED.items() if word in form][-1]
+            change = weights * (2e-3 if "int8" in form else -1e-3)
+            values = {
+                "layer": layers[index],
+                "block": blocks[index],
+                "form": form,
+                "parameters": weights,
+                "error": by_layer[index],
+                "signal": signal,
+                "bytes": 2 * weights - saved,
+                "bytes_saved": saved,
+                "latency_ms": 5 + change,
+                "latency_change_ms": change,
+                "reference_bytes": 2 * sum(parameters) + 1000,
+                "reference_latency_ms": 50.0,
+                "largest_activation": 3.0,
+                "outlier_share_6": 0.25,
+            }
+            lines.append({name: values[name] for name in (*COLUMNS, "outlier_share_6")})
+    table = pd.DataFrame(lines).astype({"error": float})
+    return Profile(table, belongs or {"model": "fake 0123"}, 2)
 
 
 def failing(*keys: str) -> Callable[[QuantSpec, int], Outcome | None]:

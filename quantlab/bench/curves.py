@@ -1,4 +1,4 @@
-"""Curves of the benchmarks: what searches reach, and how tiers correlate."""
+"""Figures and plots of the longer benchmarks: searches, profiles, and how SNR ranks beside images."""
 
 from __future__ import annotations
 
@@ -69,3 +69,130 @@ def _at(run: dict[str, Any], x: str, grid: np.ndarray[Any, Any]) -> np.ndarray[A
 
 def _first(run: dict[str, Any], x: str) -> float | None:
     return next((float(at) for at, share in zip(run[x], run["hypervolume"], strict=True) if share >= GOAL), None)
+
+
+def profile_figures(result: dict[str, Any]) -> list[Line]:
+    """Seconds of a profile, how far its predictions were off, and what its skip lists gain over those by hand."""
+    layers, probes = result["layers"], result["probes"]
+    what = f"{layers} layers, {len(result['measured_forms'])} forms"
+    one, on = result["one_probe"], f"errors on one probe in {', '.join(result['compared_on'])}"
+    lines: list[Line] = [
+        ("profile", f"{what}, {probes} probes", result["profile"]["total_s"], "s"),
+        ("profile", f"of it bytes and latency of {len(result['forms'])} forms", result["profile"]["costs_s"], "s"),
+        ("profile", f"{on}, block resume", one["block_resume"]["errors_s"], "s"),
+        ("profile", f"{on}, whole forwards", one["whole_forwards"]["errors_s"], "s"),
+        ("profile", "whole forwards over block resume, equal errors", result["whole_over_resume"], "times"),
+    ]
+    if result.get("knots"):
+        name = f"predicted front, {len(result['knots'])} settings, SNR off by"
+        lines.append(("profile", f"{name}, median", result["median_miss_db"], "dB"))
+        lines.append(("profile", f"{name}, at most", result["largest_miss_db"], "dB"))
+    if rows := result.get("lists"):
+        gains = [_gain_db(row) for row in rows]
+        name = f"automatic list over the one by hand, {len(rows)} pairs"
+        lines.append(("profile", f"{name}, median", float(np.median(gains)), "dB"))
+        lines.append(("profile", f"{name}, lowest and highest", f"{min(gains):.2f} to {max(gains):.2f}", "dB"))
+        if all("held_out_db" in row["auto"] for row in rows):
+            held_out = [_gain_db(row, "held_out_db") for row in rows]
+            lines.append(("profile", f"{name}, median on held-out prompts", float(np.median(held_out)), "dB"))
+            extremes = f"{min(held_out):.2f} to {max(held_out):.2f}"
+            lines.append(("profile", f"{name}, lowest and highest on held-out prompts", extremes, "dB"))
+        lines.append(("profile", f"{name}, same list", sum(row["same"] for row in rows), "pairs"))
+        for row in rows:
+            sizes = " to ".join(f"{row[which]['memory_bytes'] / 1e6:.4g}" for which in _WHICH)
+            snr = " to ".join(f"{row[which]['snr_db']:.2f}" for which in _WHICH)
+            lines.append(("profile", f"{row['form']}, {row['list']} to automatic, {sizes} MB", snr, "dB"))
+    return lines
+
+
+_WHICH = ("named", "auto")
+
+
+def _gain_db(row: dict[str, Any], score: str = "snr_db") -> float:
+    return float(row["auto"][score] - row["named"][score])
+
+
+def plot_profile(result: dict[str, Any], title: str) -> Figure:
+    """Both ways to profile one probe; with lists, each by hand and the automatic one in no more memory."""
+    rows = result.get("lists")
+    figure = Figure(figsize=(11, 4.6) if rows else (6.5, 3), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=(2, 3)) if rows else [figure.subplots()]
+    names = {"whole_forwards": "whole forwards", "block_resume": "block resume"}
+    seconds = [result["one_probe"][way]["errors_s"] for way in names]
+    bars = panels[0].barh(list(names.values())[::-1], seconds[::-1], color="#3b6fb6")
+    panels[0].bar_label(bars, [f"{value:.4g} s" for value in seconds[::-1]], padding=3, fontsize=8)
+    panels[0].margins(x=0.25)
+    panels[0].set_xlabel(f"errors of {result['layers']} layers in {', '.join(result['compared_on'])}, one probe, s")
+    if rows:
+        _pairs(panels[1], rows)
+    for axes in panels:
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
+    return figure
+
+
+def _pairs(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """An arrow from each list by hand to the automatic one, one colour a form."""
+    for index, form in enumerate(dict.fromkeys(row["form"] for row in rows)):
+        own = [row for row in rows if row["form"] == form]
+        ends = {which: [(r[which]["memory_bytes"] / 1e6, r[which]["snr_db"]) for r in own] for which in _WHICH}
+        colour = f"C{index}"
+        axes.plot(*np.transpose(ends["named"]), "o", markersize=5, color=colour, fillstyle="none")
+        axes.plot(*np.transpose(ends["auto"]), "o", markersize=5, color=colour, label=form)
+        for start, end in zip(ends["named"], ends["auto"], strict=True):
+            arrow = {"arrowstyle": "->", "color": colour, "alpha": 0.6, "linewidth": 0.9}
+            axes.annotate("", xy=end, xytext=start, arrowprops=arrow)
+    axes.set_xlabel("memory, 10⁶ bytes (open: list by hand; filled: automatic, no more memory)")
+    axes.set_ylabel("SNR, dB")
+    axes.legend(fontsize=7)
+
+
+SCORES = {"psnr": "PSNR", "ssim": "SSIM"}
+"""Scores of full drawings that SNR is ranked against, by what they are called."""
+
+
+def ranking_figures(result: dict[str, Any]) -> list[Line]:
+    """Rank correlations with their intervals by number of probes, and what both ways to score took."""
+    settings, drawings = result["settings"], result["drawings"]
+    most = result["correlations"][-1]["probes"]
+    lines: list[Line] = [
+        ("ranking", f"{most} probes of {settings} settings", result["probes_s"], "s"),
+        ("ranking", f"{drawings} drawings of {settings} settings", result["drawings_s"], "s"),
+    ]
+    if result["failed"]:
+        lines.append(("ranking", "settings left out, no measurement", len(result["failed"]), "settings"))
+    for name, score in SCORES.items():
+        for line in result["correlations"]:
+            what = f"SNR over {line['probes']} probes with {score} of {drawings} drawings"
+            lines.append(("ranking", what, _interval(line[name]), "rank correlation"))
+    return lines
+
+
+def _interval(correlation: dict[str, float | None]) -> str:
+    rho, low, high = (correlation[name] for name in ("rho", "low", "high"))
+    if rho is None:
+        return "not defined"
+    return f"{rho:.3f}" if low is None else f"{rho:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def plot_ranking(result: dict[str, Any], title: str) -> Figure:
+    """Rank correlation of SNR with the images against the number of probes, with its interval."""
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    counts = [line["probes"] for line in result["correlations"]]
+    for index, (name, score) in enumerate(SCORES.items()):
+        rho, low, high = (
+            np.array([line[name][what] for line in result["correlations"]], dtype=float)
+            for what in ("rho", "low", "high")
+        )
+        axes.plot(counts, rho, marker="o", color=f"C{index}", label=f"with {score} of {result['drawings']} drawings")
+        axes.fill_between(counts, low, high, color=f"C{index}", alpha=0.15, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("probes (teacher-forced forwards a setting)")
+    axes.set_ylabel(f"rank correlation of SNR, {result['settings']} settings (band: 95 %)")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.suptitle(title)
+    return figure

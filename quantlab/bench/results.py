@@ -15,7 +15,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quantlab.bench.curves import search_figures
+from quantlab.bench.curves import profile_figures, ranking_figures, search_figures
 from quantlab.cache import written
 from quantlab.config import ModelConfig
 from quantlab.lab.provenance import gpu_state, provenance
@@ -71,6 +71,10 @@ def figures(results: dict[str, dict[str, Any]]) -> pd.DataFrame:
             lines.append(("naive", f"{name}, over quantlab", naive["generation_loop_over_quantlab"], "times"))
     if search := results.get("search"):
         lines += search_figures(search)
+    if profile := results.get("profile"):
+        lines += profile_figures(profile)
+    if ranking := results.get("ranking"):
+        lines += ranking_figures(ranking)
     if peers := results.get("peers"):
         for name, case in peers["cases"].items():
             value = case["latency_s"] if "latency_s" in case else case["error"]

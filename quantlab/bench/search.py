@@ -25,13 +25,14 @@ from quantlab.bench.exhaustive import measure_grid
 from quantlab.config import BenchConfig, Sampler
 from quantlab.profile.predict import Predictor
 from quantlab.search.samplers import make_sampler
-from quantlab.search.sensitivity import Array
+from quantlab.search.sensitivity import BEYOND, Array
 from quantlab.search.space import Space
 from quantlab.study.journal import DIRECTIONS
 from quantlab.study.store import study_folder
 
 SAMPLERS = (Sampler.sensitivity, Sampler.tpe, Sampler.gp, Sampler.nsga2, Sampler.random)
 SEEDS = 5
+_REFERENCE = np.full(3, 1 + BEYOND)
 SHARE = 0.05
 """Part of the exhaustive grid's cost that each search may spend."""
 
@@ -86,7 +87,8 @@ class Step:
 class Truth:
     """The measured grid, its front, and hypervolumes against it.
 
-    Objectives are scaled to the grid's ranges; the reference point is the worst of each.
+    Objectives are scaled to the grid's ranges; the reference point lies a tenth beyond the worst of each, so that the
+    ends of the front count as well (Ishibuchi et al. 2018, doi:10.1162/evco_a_00226).
 
     Args:
         grid: one line a setting by its key, as of `measure_grid`.
@@ -100,7 +102,7 @@ class Truth:
         self._low, self._range = every.min(axis=0), np.ptp(every, axis=0)
         scaled = self._scaled(self._values)
         self.front = [key for key, cost in zip(self._values, scaled, strict=True) if not _beaten(scaled, cost)]
-        self.hypervolume = _hypervolume(self._scaled(self.front), np.ones(3))
+        self.hypervolume = _hypervolume(self._scaled(self.front), _REFERENCE)
 
     def values(self, key: str) -> tuple[float, float, float]:
         """SNR in dB, memory in bytes and latency in ms of a setting."""
@@ -112,7 +114,7 @@ class Truth:
 
     def share(self, keys: Sequence[str]) -> float:
         """Hypervolume of some settings over that of all."""
-        return _hypervolume(self._scaled(keys), np.ones(3)) / self.hypervolume if keys else 0.0
+        return _hypervolume(self._scaled(keys), _REFERENCE) / self.hypervolume if keys else 0.0
 
     def _scaled(self, keys: Any) -> Array:
         costs = np.array([self._values[key] for key in keys]) * (-1, 1, 1)

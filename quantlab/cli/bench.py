@@ -9,7 +9,7 @@ import sys
 from rich.table import Table
 
 from quantlab.bench import results
-from quantlab.bench.curves import plot_search
+from quantlab.bench.curves import plot_profile, plot_ranking, plot_search
 from quantlab.cli.show import console
 from quantlab.config import USUAL_PARTS, BenchConfig, Weights
 from quantlab.models.load import resolve_device
@@ -47,7 +47,7 @@ def main(config: BenchConfig) -> int:
     return 0
 
 
-_OWN_PLOTS = {"search": plot_search}
+_OWN_PLOTS = {"search": plot_search, "profile": plot_profile, "ranking": plot_ranking}
 
 
 def _table(result: dict[str, dict[str, object]]) -> Table:

@@ -6,9 +6,11 @@ folder as soon as they are there, so that a profile that was interrupted goes on
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def profiled_specs(config: ProfileConfig, compute_dtype: str) -> tuple[list[Quan
     if not whole:
         raise ConfigError("profile.llm_int8_threshold and profile.bnb_4bit_quant_type are empty: nothing to measure")
     rest: list[QuantSpec] = [Int4Spec(t, double, compute_dtype) for double in (False, True) for t in types]
-    return whole, [spec for spec in rest if spec not in whole]
+    return list(dict.fromkeys(whole)), [spec for spec in dict.fromkeys(rest) if spec not in whole]
 
 
 def chosen_probes(probe_set: ProbeSet, count: int | None) -> tuple[Probe, ...]:
@@ -93,7 +95,7 @@ class Profiler:
     @torch.no_grad()
     def run(self, report: Callable[[int, int], None] = lambda done, of: None) -> Profile:
         """The profile; ``report`` is called with the layers done and all layers, over all probes."""
-        keys = [spec.key for spec in (*self._specs, *self._others)]
+        keys = [[spec.key for spec in specs] for specs in (self._specs, self._others)]
         whole = json.dumps([self._belongs, keys, self._resume], sort_keys=True, default=str)
         folder = cache_folder("profiles", hashlib.sha256(whole.encode()).hexdigest()[:24])
         count, by_probe = len(self._layers), []
@@ -120,7 +122,7 @@ class Profiler:
                     output = prefix.resume(unit, lambda: _forward(self._bank.component, probe))
                 found.append((output.double() - reference).square().sum())
             report(done)
-        errors = iter(torch.stack(found).tolist())
+        errors = iter(error if math.isfinite(error) else math.inf for error in torch.stack(found).tolist())
         signal = reference.square().sum().item()
         return [
             {"layer": layer, "form": spec.key, "error": next(errors), "signal": signal, **given.of(layer)}
@@ -134,11 +136,29 @@ class Profiler:
         component, statistics = self._bank.component, Statistics()
         with statistics.watching(component, self._layers):
             prefix = Prefix(component, lambda: _forward(component, probe))
-        for unit in dict.fromkeys(map(prefix.unit_of, self._layers)):
-            again = prefix.resume(unit, lambda: _forward(component, probe)) if self._resume else None
-            if again is None or not torch.equal(again, prefix.output):  # a unit that is no function of its inputs
+        first_in = {prefix.unit_of(layer): layer for layer in reversed(self._layers)}
+        if self._resume:
+            self._try_out(prefix, probe, first_in)
+        else:
+            for unit in first_in:
                 prefix.distrust(unit)
         return prefix, statistics
+
+    def _try_out(self, prefix: Prefix, probe: Probe, layers: dict[str, str]) -> None:
+        """Find the units that are no functions of their inputs; ``layers`` has a layer of each unit."""
+        component, trusted = self._bank.component, list(layers)
+        with contextlib.ExitStack() as stack:  # what a unit remembers is not the reference's from here on
+            for layer in layers.values():
+                stack.enter_context(self._bank.exchanged(layer, self._specs[0]))
+            _forward(component, probe)
+        while True:
+            outputs = {unit: prefix.resume(unit, lambda: _forward(component, probe)) for unit in trusted}
+            failed = [unit for unit, output in outputs.items() if not torch.equal(output, prefix.output)]
+            for unit in failed:
+                prefix.distrust(unit)
+                trusted.remove(unit)
+            if not failed:  # otherwise trying those may have changed what the others start from
+                return
 
     def _costs(self) -> _Lines:
         """Bytes and latency by layer and form, on the first probe."""

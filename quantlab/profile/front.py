@@ -61,7 +61,7 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
     profile = predictor.profile
     errors, saved = profile.errors(form), profile.saved(form)
     whole = predictor.predict_kept(form, np.zeros(len(errors), dtype=bool))
-    limits = []
+    limits = [Limit(np.ones(len(errors)), len(errors) - 1)]  # a layer is quantized, or it is the reference
     if budget.memory_mb is not None:
         limits.append(Limit(saved, budget.memory_mb * 1e6 - whole.memory_bytes))
     if budget.latency_ms is not None:
@@ -75,7 +75,7 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
         limits.append(Limit(-finite, most - finite.sum()))
     smallest = budget.memory_mb is None and budget.latency_ms is None
     kept = best_kept(-saved if smallest else errors, limits, kept_along(profile.layers))
-    if kept is None or kept.all():
+    if kept is None:
         return None
     return Knot(with_skip(form, AutoSkip(profile).entries(kept)), predictor.predict_kept(form, kept))
 

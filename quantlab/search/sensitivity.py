@@ -1,9 +1,9 @@
 """An Optuna sampler that proposes from a profile's predicted front and corrects itself by what was measured.
 
 Prediction errors in SNR and latency follow a Gaussian process over the settings (Rasmussen and Williams 2006, chapter
-2): settings of one form err alike, the more so the nearer their thresholds and kept shares are. Each proposal is the
-setting that gains most hypervolume for its forward's time if its prediction errs on the good side by part of a standard
-deviation.
+2): settings of one form err alike, the more so the nearer their thresholds and kept shares are. First the settings that
+say most about each form's curve over thresholds are proposed, then those that are expected to gain most hypervolume for
+their forward's time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class _ErrorModel:
         detail: a form's own surface over both.
         noise: of a measurement.
         other_dtype: correlation between two compute dtypes.
-        optimism: standard deviations that a candidate is given the benefit of.
     """
 
     common: float
@@ -51,7 +50,6 @@ class _ErrorModel:
     detail: float
     noise: float
     other_dtype: float
-    optimism: float
 
     @property
     def prior(self) -> float:
@@ -67,7 +65,6 @@ _SNR_DB = _ErrorModel(
     detail=0.4**2,
     noise=0.1**2,
     other_dtype=0.99,
-    optimism=0.3,
 )
 _LOG_LATENCY = _ErrorModel(
     common=0.1**2,
@@ -75,9 +72,8 @@ _LOG_LATENCY = _ErrorModel(
     threshold=0.2**2,
     share=0.1**2,
     detail=0.03**2,
-    noise=0.05**2,
+    noise=0.1**2,
     other_dtype=0.7,
-    optimism=0.3,
 )
 
 THRESHOLD_SCALE = 0.7
@@ -87,8 +83,12 @@ SHARE_SCALE = 0.2
 """Shares of kept parameters that are this far apart err half alike."""
 
 
+BEYOND = 0.1
+"""The reference point of hypervolumes lies beyond the worst by this part of the range, so that the ends of the front
+count as well (Ishibuchi et al. 2018, doi:10.1162/evco_a_00226)."""
+
 KNOWN_DB = 1.0
-"""A form's curve over thresholds is learned first, on settings that keep nothing, to this standard deviation."""
+"""A form's curve over thresholds is learned first, on settings that keep least, to this standard deviation."""
 
 
 class _Candidates:
@@ -211,36 +211,29 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         values = np.array([v for _, v in at], dtype=float).reshape(-1, 3)
         features = all_.features
         snr, snr_std = _posterior(_SNR_DB, features[seen], values[:, 0] - all_.snr_db[seen], features)
-        bare = left[features[left, 4] <= features[:, 4].min()]
-        if len(bare) and snr_std[bare].max() > KNOWN_DB:
-            return int(bare[np.argmax(snr_std[bare])])
         ratios = np.log(values[:, 2] / all_.latency_ms[seen])
         slower, latency_std = _posterior(_LOG_LATENCY, features[seen], ratios, features)
         expected = np.column_stack([all_.snr_db + snr, -all_.memory_bytes, -all_.latency_ms * np.exp(slower)])
-        hoped = np.column_stack(
-            [
-                expected[:, 0] + _SNR_DB.optimism * snr_std,
-                expected[:, 1],
-                expected[:, 2] * np.exp(-_LOG_LATENCY.optimism * latency_std),
-            ]
-        )
         measured = values * (1, -1, -1)
         limit = self._limit(np.vstack([expected, measured]))
         missing = np.maximum((limit - expected) / np.ptp(expected, axis=0).clip(1e-9), 0).sum(axis=1)  # of a budget
         if (missing[left] > 0).all():
             return int(left[np.argmin(missing[left])])
         left = left[missing[left] == 0]
-        gains = _gains(hoped[left], measured, limit) / -expected[left, 2]
+        bare = left[features[left, 4] <= features[left, 4].min()]
+        if snr_std[bare].max() > KNOWN_DB:
+            return int(bare[np.argmax(snr_std[bare])])
+        gains = _gains(expected[left], measured, limit) / -expected[left, 2]
         spread = snr_std[left] + latency_std[left]
         return int(left[np.lexsort((-spread, -gains))[0]])
 
     def _limit(self, values: Array) -> Array:
-        """The worst of each objective that counts, all to be maximised: a budget's limit, else the worst there is."""
+        """The worst of each objective that counts, all to be maximised: a budget's limit, else beyond the worst."""
         budget = self._budget
         memory = -np.inf if budget.memory_mb is None else -1e6 * budget.memory_mb
         latency = -np.inf if budget.latency_ms is None else -budget.latency_ms
         snr = -np.inf if budget.min_snr_db is None else budget.min_snr_db
-        return np.maximum(values.min(axis=0), (snr, memory, latency))
+        return np.maximum(values.min(axis=0) - BEYOND * np.ptp(values, axis=0), (snr, memory, latency))
 
 
 def _gains(candidates: Array, measured: Array, limit: Array) -> Array:

@@ -93,7 +93,8 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     Args:
         rows: the study's rows.
         budget: limits that the winner keeps.
-        rule: how to choose; auto is max_snr with a budget, and knee without or where fidelity is not meaningful.
+        rule: how to choose; auto is max_snr with a limit on memory or latency, min_memory with one on SNR alone, and
+            knee without a budget or where fidelity is not meaningful.
 
     Raises:
         StudyError: where nothing was measured, or nothing keeps the budget: then it names the nearest setting.
@@ -116,7 +117,7 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
         pairs = [(row, m) for row, m in asked if row.number in members]
     reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)
     if rule is Rule.auto:
-        rule = Rule.max_snr if limited and meaningful else Rule.knee
+        rule = _usual_rule(budget) if limited and meaningful else Rule.knee
     where = f"of the {len(pairs)} settings on the front" + (" within the budget" if limited else "")
     if rule is Rule.knee:
         pick = pairs[_knee([m for _, m in pairs])]
@@ -138,6 +139,11 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     if limited and reference is not None and all(v <= 0 for v in violations(reference[1], budget).values()):
         reason += "; the unquantized reference keeps the budget as well"
     return Winner(row, reason)
+
+
+def _usual_rule(budget: BudgetConfig) -> Rule:
+    """The best fidelity that fits, or where only fidelity is limited the least memory that reaches it."""
+    return Rule.min_memory if budget.memory_mb is None and budget.latency_ms is None else Rule.max_snr
 
 
 def _knee(measurements: list[Measurement]) -> int:

@@ -102,7 +102,7 @@ def test_each_rule_chooses_among_the_quantized_members_and_says_why(rule: Rule, 
         (BudgetConfig(memory_mb=5.5), 1),
         (BudgetConfig(memory_mb=3), 2),
         (BudgetConfig(latency_ms=89), 1),
-        (BudgetConfig(min_snr_db=30), 0),
+        (BudgetConfig(memory_mb=6, min_snr_db=30), 0),
         (BudgetConfig(memory_mb=6, latency_ms=58), 2),
     ],
 )
@@ -110,6 +110,12 @@ def test_with_a_budget_the_winner_has_the_highest_snr_within_it(budget: BudgetCo
     winner = choose(ROWS, budget)
     assert winner.row.number == number
     assert "within the budget" in winner.reason
+
+
+def test_with_a_limit_on_the_snr_alone_the_winner_has_the_least_memory_that_reaches_it() -> None:
+    winner = choose(ROWS, BudgetConfig(min_snr_db=30))
+    assert winner.row.number == 1
+    assert "the least memory" in winner.reason
 
 
 def test_a_limit_that_is_just_met_is_kept() -> None:

@@ -40,11 +40,12 @@ def plot_kept(profile: Profile, skips: Mapping[str, Sequence[str]] | None = None
         spec, colour = form_spec(form), f"C{index}"
         places = sorted({place(profile, spec, auto.kept(spec, share)) for share in SHARES})
         places = [(mb, left) for mb, left in places if left > 0]
-        thinner = 1.2 * min(index, 3)  # so that forms that agree do not hide each other
+        style = ("-", (0, (3, 2)))[index % 2]  # so that neighbours that agree do not hide each other
         axes.plot(
             *zip(*places, strict=True),
             color=colour,
-            linewidth=4.6 - thinner,
+            linewidth=1.8,
+            linestyle=style,
             label=short_form(profile, form),
             zorder=3,
         )
@@ -55,7 +56,7 @@ def plot_kept(profile: Profile, skips: Mapping[str, Sequence[str]] | None = None
                 [left],
                 color=colour,
                 marker=marker,
-                s=84 - 15 * thinner,
+                s=max(78 - 16 * index, 24),
                 edgecolors="white",
                 linewidths=0.5,
                 zorder=4,

@@ -164,6 +164,20 @@ def test_blocks_that_are_no_functions_of_their_inputs_are_measured_by_whole_forw
     assert (errors[0].dropna() > 0).mean() > 0.9
 
 
+def test_a_profile_computes_nothing_before_the_layer_it_measures(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path))
+    bank, probes = prepared(Toy(Block(), Block(), Block(), Block()))
+    profiler(bank, probes, name="with all forms made").run()
+    counts = []
+    for resume in (True, False):
+        with computed(bank.component) as layers:
+            profiler(bank, probes, resume).run()
+        counts.append({path: layers.count(path) for path in ("enter.up", "leave")})
+    resumed, whole = counts
+    assert resumed["leave"] >= whole["leave"] > 20
+    assert resumed["enter.up"] < whole["enter.up"] / 2
+
+
 class Nested(nn.Module):
     """Blocks in a list of lists, which is never called itself."""
 

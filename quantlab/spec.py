@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
 QUANT_TYPES = ("nf4", "fp4")
+_SHOWN = 4
+"""Entries of a skip list that a line has room for."""
+
 QUANT_STORAGES = ("uint8", "float16", "bfloat16", "float32")
 
 
@@ -183,6 +186,13 @@ def to_dict(spec: QuantSpec) -> dict[str, Any]:
     """The spec as plain JSON types; `from_dict` is its inverse."""
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(spec).items()}
     return {"method": spec.method, **fields}
+
+
+def shortened(key: str) -> str:
+    """A setting's key with a long skip list cut to its first entry and the number of the others, for people to read."""
+    setting, skips, skip = key.partition(" skip=")
+    entries = skip.split(",")
+    return key if len(entries) <= _SHOWN else f"{setting}{skips}{entries[0]} and {len(entries) - 1} more"
 
 
 def from_dict(data: Mapping[str, Any]) -> QuantSpec:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quantlab import Int4Spec, Int8Spec, QuantlabError, QuantSpec, ReferenceSpec
 from quantlab.errors import ConfigError
-from quantlab.spec import COMPUTE_DTYPES, QUANT_STORAGES, QUANT_TYPES, from_dict, to_dict
+from quantlab.spec import COMPUTE_DTYPES, QUANT_STORAGES, QUANT_TYPES, from_dict, shortened, to_dict
 
 names = st.from_regex(r"[a-z_][a-z0-9_.]{0,12}", fullmatch=True)
 skips = st.lists(names, max_size=4).map(tuple)
@@ -183,3 +183,10 @@ def test_a_4bit_config_says_what_the_spec_says(spec: Int4Spec) -> None:
     assert config.bnb_4bit_compute_dtype is getattr(torch, spec.compute_dtype)
     assert config.bnb_4bit_quant_storage is getattr(torch, spec.quant_storage)
     assert config.llm_int8_skip_modules == (list(spec.skip) or None)
+
+
+def test_a_long_skip_list_is_cut_short_for_people() -> None:
+    spec = Int8Spec(skip=[f"blocks.{i}" for i in range(9)])
+    assert shortened(spec.key) == "llm_int8 t=6 skip=blocks.0 and 8 more"
+    assert shortened(Int8Spec(skip=["attn", "ff"]).key) == "llm_int8 t=6 skip=attn,ff"
+    assert shortened(Int8Spec().key) == "llm_int8 t=6"

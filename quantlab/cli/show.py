@@ -10,6 +10,7 @@ from rich.table import Table
 
 from quantlab.intervals import CONFIDENCE, snr_interval
 from quantlab.measurement import MEANINGLESS, Measurement, Pruned
+from quantlab.spec import shortened
 from quantlab.study.rows import Row
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -67,10 +68,11 @@ def snr_text(measurement: Measurement) -> str:
 
 def outcome_line(row: Row) -> str:
     """One line for a row that was just measured."""
+    name = shortened(row.spec.key)
     if isinstance(row.outcome, Measurement):
         m = row.outcome
         fidelity = f"{snr_text(m)} dB, " if m.fidelity_is_meaningful else ""
-        return f"{row.spec.key}: {fidelity}{m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
+        return f"{name}: {fidelity}{m.memory_bytes / 1e6:.2f} MB, {m.latency_ms:.1f} ms"
     if isinstance(row.outcome, Pruned):
-        return f"{row.spec.key}: {row.outcome}"
-    return f"{row.spec.key}: failed, {row.outcome.kind}: {row.outcome.reason}"
+        return f"{name}: {row.outcome}"
+    return f"{name}: failed, {row.outcome.kind}: {row.outcome.reason}"

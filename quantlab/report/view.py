@@ -19,7 +19,7 @@ from quantlab.intervals import LABEL
 from quantlab.measurement import MEANINGLESS, Outcome
 from quantlab.profile import table as profiles
 from quantlab.profile.table import Profile
-from quantlab.spec import ReferenceSpec
+from quantlab.spec import ReferenceSpec, shortened
 from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
 from quantlab.study.front import Winner, choose
@@ -140,10 +140,10 @@ class StudyView:
 
 
 def label(study: StudyView, row: Row) -> str:
-    """A row's setting in a few words: the model's own dtype left out, a skip list by its name."""
+    """A row's setting in a few words: the model's own dtype left out, a skip list by its name or cut short."""
     key, _, skip = row.spec.key.partition(" skip=")
     key = key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(f" compute={study.model.dtype.value}", "")
-    return f"{key} skip={skip_names(study.model).get(skip, skip)}" if skip else key
+    return shortened(f"{key} skip={skip_names(study.model).get(skip, skip)}") if skip else key
 
 
 def skip_names(model: ModelConfig) -> dict[str, str]:
@@ -198,9 +198,17 @@ def look(store: StudyStore, budget: BudgetConfig | None = None, rule: Rule | Non
         floor,
         store.held_out(),
         store.no_lpips(),
-        profiles.load(file) if (file := store.folder / "profile.parquet").exists() else None,
+        _profile(store.folder / "profile.parquet"),
         store.predictions(),
     )
+
+
+def _profile(file: Path) -> Profile | None:
+    """A study's profile; one that was cut short is none, and the next command that needs it completes it."""
+    try:
+        return profiles.load(file) if file.exists() else None
+    except profiles.DamagedProfileError:
+        return None
 
 
 def open_study(name: str, results_dir: str = "results") -> StudyView:

@@ -217,10 +217,14 @@ class Space:
             if name not in self._skips and choice != AUTO:
                 raise unknown("space.skip", choice, [*self._skips, AUTO, *(f"{AUTO}+{n}" for n in self._skips)])
         self._add("skip", config.skip)
-        if not any(map(_is_auto, config.skip)):
-            return
         low_high, shares = config.skip_share_range, config.skip_share
         given = shares if low_high is None else low_high
+        if not any(map(_is_auto, config.skip)):
+            if given:
+                raise ConfigError(
+                    f"space.skip_share={list(given)} has no effect: space.skip={list(config.skip)} holds no {AUTO}"
+                )
+            return
         if any(not 0 <= share < 1 for share in given):
             raise ConfigError(f"space.skip_share={list(given)} must be shares of the parameters, from 0 to below 1")
         if low_high is None:

@@ -29,8 +29,6 @@ SMALL = (
 )
 FORMS = [spec.key for spec in (Int8Spec(6.0), Int4Spec(), Int4Spec(double_quant=True))]
 
-pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # long skip lists in a legend
-
 
 @dataclass
 class Profiled:

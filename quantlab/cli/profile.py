@@ -15,6 +15,7 @@ from quantlab.cli.study import (
     write_config,
 )
 from quantlab.config import ProfileCommandConfig, SweepConfig
+from quantlab.errors import ConfigError
 from quantlab.lab.sensitivity import profiled_specs
 from quantlab.profile.front import predicted_front
 from quantlab.profile.predict import Predictor
@@ -30,6 +31,9 @@ def main(config: ProfileCommandConfig) -> int:
     study = SweepConfig(sweep="profile", **vars(config))
     whole, rest = profiled_specs(config.profile, config.model.dtype.value)  # a mistake in them ends here
     forms = [*whole, *rest]
+    shares = config.profile.shares
+    if not shares or not all(0 <= share < 1 for share in shares):
+        raise ConfigError(f"profile.shares={list(shares)} must be shares of the parameters, from 0 to below 1")
     with opened(study) as store:
         with open_lab(study, store) as lab:
             belongs = identity_of(study, lab)
@@ -46,7 +50,7 @@ def main(config: ProfileCommandConfig) -> int:
             for spec in [*anchors(config.model), *forms]:
                 measured.row(spec)
             predictor = Predictor(profile, measured.settings())
-            measured.knots(predicted_front(predictor, forms, config.profile.shares))
+            measured.knots(predicted_front(predictor, forms, shares))
             if config.budget != type(config.budget)():
                 measured.within(predictor, forms, config.budget)
             write_tables(store.rows(), store.folder, floor.floor_db)

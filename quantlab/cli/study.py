@@ -17,6 +17,7 @@ from quantlab.export.verify import verify
 from quantlab.export.write import export
 from quantlab.floor import NoiseFloor
 from quantlab.lab import Lab
+from quantlab.lab.sensitivity import chosen_probes, profiled_specs
 from quantlab.models.load import resolve_device
 from quantlab.models.random import architecture_of
 from quantlab.models.source import fetch, locate
@@ -74,18 +75,33 @@ def measured_profile(config: SweepConfig, store: StudyStore, lab: Lab, belongs: 
     """The model's profile, kept in the study as well; what is known of it is not measured again.
 
     Raises:
-        StudyError: where the study holds the profile of something else.
+        StudyError: where the study holds the profile of something else, or another profile of the model.
     """
     file = store.folder / "profile.parquet"
+    whole, rest = profiled_specs(config.profile, config.model.dtype.value)
+    forms, probes = [spec.key for spec in whole], len(chosen_probes(lab.probe_set, config.profile.probes))
     if file.exists():
         try:
-            profiles.load(file).check(belongs)
+            known = profiles.load(file)
         except profiles.DamagedProfileError as error:
             console.print(f"note: {error}; it is completed")
+        else:
+            known.check(belongs)
+            if (known.measured_forms, set(known.forms), known.probes) == (
+                forms,
+                {*forms, *(r.key for r in rest)},
+                probes,
+            ):
+                return known
+            raise StudyError(
+                f"study={store.folder.name!r} holds a profile of {', '.join(known.measured_forms)} on {known.probes} "
+                f"probes, now it is {', '.join(forms)} on {probes}; choose another study=NAME or restore profile."
+            )
     with console.status("profiling every layer") as status:
         profile = lab.profile(
             config.profile, belongs, lambda done, of: status.update(f"profiling every layer: {done} of {of} measured")
         )
+    store.claim({"profile": profile.fingerprint})
     profiles.save(profile, file)
     console.print(
         f"profile: {len(profile.layers)} layers in {len(profile.measured_forms)} forms, each alone, on "

@@ -15,10 +15,11 @@ from quantlab.cli.study import (
     print_lab,
     write_config,
 )
-from quantlab.config import Sampler, SweepConfig
+from quantlab.config import Sampler, SweepConfig, Weights
 from quantlab.errors import ConfigError
 from quantlab.lab import Lab
-from quantlab.measurement import Pruned
+from quantlab.lab.sensitivity import profiled_specs
+from quantlab.measurement import MEANINGLESS, Pruned
 from quantlab.profile.auto import AutoSkip
 from quantlab.profile.predict import Predictor
 from quantlab.search.drift import DriftCheck
@@ -26,7 +27,7 @@ from quantlab.search.driver import Driver
 from quantlab.search.executor import InProcess
 from quantlab.search.racing import check_confidence
 from quantlab.search.space import Space
-from quantlab.spec import Int8Spec
+from quantlab.spec import Int4Spec, Int8Spec
 from quantlab.study.anchors import anchors
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -41,6 +42,9 @@ def main(config: SweepConfig) -> int:
     space = Space(config.space, config.model.skips)
     if config.search.sampler is Sampler.grid:
         space.check_grid()
+    needs_profile = space.needs_profile or config.search.sampler is Sampler.sensitivity
+    if needs_profile:
+        _check_profile(config)
     with opened(config) as store:
         with open_lab(config, store) as lab:
             belongs = identity_of(config, lab)
@@ -48,7 +52,7 @@ def main(config: SweepConfig) -> int:
             for skip in space.named_lists().values():  # a typo in a list ends here, not in every trial that has it
                 lab.resolve(Int8Spec(skip=skip))
             predictor = None
-            if space.needs_profile or config.search.sampler is Sampler.sensitivity:
+            if needs_profile:
                 profile = measured_profile(config, store, lab, belongs)
                 space, predictor = space.with_auto(AutoSkip(profile)), Predictor(profile)
                 store.claim(belongs | space.identity())
@@ -60,6 +64,22 @@ def main(config: SweepConfig) -> int:
                 return 1
             finish(config, store, lab)
         return conclude(config, store)
+
+
+def _check_profile(config: SweepConfig) -> None:
+    """See that a profile can serve the space, before anything is measured."""
+    if config.model.weights is Weights.random:
+        raise ConfigError(
+            f"search.sampler={config.search.sampler.value!r} with space.skip={list(config.space.skip)} chooses layers "
+            f"by their errors, and fidelity is {MEANINGLESS}"
+        )
+    whole, _ = profiled_specs(config.profile, config.model.dtype.value)
+    types = {spec.quant_type for spec in whole if isinstance(spec, Int4Spec)}
+    lacking = [t for t in config.space.bnb_4bit_quant_type if t not in types and Int4Spec.method in config.space.method]
+    if lacking:
+        raise ConfigError(f"profile.bnb_4bit_quant_type={sorted(types)} lacks {lacking}, which the space holds")
+    if Int8Spec.method in config.space.method and not config.profile.llm_int8_threshold:
+        raise ConfigError("profile.llm_int8_threshold=[] is empty, and the space holds llm_int8")
 
 
 def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space, predictor: Predictor | None) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -29,7 +30,7 @@ from quantlab.lab.memory import held_bytes, module_bytes
 from quantlab.lab.probes import Probe, ProbeSet
 from quantlab.lab.replay import timed
 from quantlab.lab.resume import Prefix
-from quantlab.profile.table import COLUMNS, OUTLIER_SHARE, Profile
+from quantlab.profile.table import BELONGS, COLUMNS, OUTLIER_SHARE, Profile
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 LAYER_REPEATS = 7
@@ -48,6 +49,8 @@ def profiled_specs(config: ProfileConfig, compute_dtype: str) -> tuple[list[Quan
     nested, types = config.bnb_4bit_use_double_quant, config.bnb_4bit_quant_type
     whole: list[QuantSpec] = [Int8Spec(threshold) for threshold in config.llm_int8_threshold]
     whole += [Int4Spec(quant_type, double, compute_dtype) for double in nested for quant_type in types]
+    if types and not nested:
+        raise ConfigError("profile.bnb_4bit_use_double_quant=[] is empty: give [false], [true] or both")
     if not whole:
         raise ConfigError("profile.llm_int8_threshold and profile.bnb_4bit_quant_type are empty: nothing to measure")
     rest: list[QuantSpec] = [Int4Spec(t, double, compute_dtype) for double in (False, True) for t in types]
@@ -55,14 +58,13 @@ def profiled_specs(config: ProfileConfig, compute_dtype: str) -> tuple[list[Quan
 
 
 def chosen_probes(probe_set: ProbeSet, count: int | None) -> tuple[Probe, ...]:
-    """The first probes of a set, which cover prompts and timesteps evenly.
+    """The first probes of a set, which cover prompts and timesteps evenly; all where there are fewer.
 
     Raises:
-        ConfigError: for fewer than one, or more than there are.
+        ConfigError: for fewer than one.
     """
-    there = len(probe_set.probes)
-    if count is not None and not 1 <= count <= there:
-        raise ConfigError(f"profile.probes={count} must be from 1 to the {there} of the probe set, or null for all")
+    if count is not None and count < 1:
+        raise ConfigError(f"profile.probes={count} must be at least 1, or null for all")
     return probe_set.probes[:count]
 
 
@@ -96,7 +98,8 @@ class Profiler:
     def run(self, report: Callable[[int, int], None] = lambda done, of: None) -> Profile:
         """The profile; ``report`` is called with the layers done and all layers, over all probes."""
         keys = [[spec.key for spec in specs] for specs in (self._specs, self._others)]
-        whole = json.dumps([self._belongs, keys, self._resume], sort_keys=True, default=str)
+        belongs = {name: self._belongs.get(name) for name in BELONGS}
+        whole = json.dumps([belongs, keys, self._resume], sort_keys=True, default=str)
         folder = cache_folder("profiles", hashlib.sha256(whole.encode()).hexdigest()[:24])
         count, by_probe = len(self._layers), []
         for index, probe in enumerate(self._probes):
@@ -105,9 +108,10 @@ class Profiler:
                 report(before + done, count * len(self._probes))
 
             work = functools.partial(self._errors, probe, so_far)
-            by_probe.append(_kept(folder / f"prompt-{probe.prompt}-step-{probe.step}.parquet", work))
+            file = folder / f"prompt-{probe.prompt}-step-{probe.step}.parquet"
+            by_probe.append(_kept(file, work, count * len(self._specs)))
             so_far(count)
-        costs = _kept(folder / "costs.parquet", self._costs)
+        costs = _kept(folder / "costs.parquet", self._costs, count * sum(map(len, keys)))
         return Profile(_joined(costs, by_probe), self._belongs, len(self._probes))
 
     def _errors(self, probe: Probe, report: Callable[[int], None]) -> _Lines:
@@ -216,13 +220,15 @@ def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> floa
     return statistics.median(timed(round_, device)[1] for _ in range(LAYER_REPEATS))
 
 
-def _kept(file: Path, lines: Callable[[], _Lines]) -> pd.DataFrame:
-    """What a file holds, else the lines, which it holds from then on."""
-    if not file.exists():
-        frame = pd.DataFrame(lines())
-        with written(file) as scratch:
-            frame.to_parquet(scratch, index=False)
-    return pd.read_parquet(file)
+def _kept(file: Path, lines: Callable[[], _Lines], count: int) -> pd.DataFrame:
+    """So many lines that a file holds; where it is new or damaged they are measured, and it holds them from then on."""
+    with contextlib.suppress(OSError, pa.ArrowException):
+        if file.exists() and len(frame := pd.read_parquet(file)) == count:
+            return frame
+    frame = pd.DataFrame(lines())
+    with written(file) as scratch:
+        frame.to_parquet(scratch, index=False)
+    return frame
 
 
 def _joined(costs: pd.DataFrame, by_probe: list[pd.DataFrame]) -> pd.DataFrame:

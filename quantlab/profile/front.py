@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantlab.config import BudgetConfig
+from quantlab.measurement import IDENTICAL_DB
 from quantlab.profile.auto import AutoSkip, with_skip
 from quantlab.profile.keys import kept_along
 from quantlab.profile.knapsack import Limit, Mask, best_kept
@@ -69,7 +70,7 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
         changes = profile.latency_changes(form) + share * predictor.correction(form).latency_ms
         limits.append(Limit(-changes, budget.latency_ms - whole.latency_ms))
     if budget.min_snr_db is not None:
-        raw = budget.min_snr_db - predictor.correction(form).snr_db
+        raw = max(budget.min_snr_db - predictor.correction(form).snr_db, -IDENTICAL_DB)
         finite = np.where(np.isfinite(errors), errors, profile.signal)
         most = profile.signal * 10 ** (-raw / 10) - profile.rounding.max()
         limits.append(Limit(-finite, most - finite.sum()))

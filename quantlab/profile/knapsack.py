@@ -1,6 +1,6 @@
 """Which layers to keep: errors, bytes and milliseconds of single layers add up, so this is a knapsack.
 
-Solved exactly, by HiGHS (Huangfu and Hall 2018) through `scipy.optimize.milp`.
+Solved to `GAP`, by HiGHS (Huangfu and Hall 2018) through `scipy.optimize.milp`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def best_kept(
     """
     count = len(gains)
     finite = np.isfinite(gains)
-    worth = np.where(finite, gains, 2 * np.abs(gains[finite]).sum() + 1)
+    worth = np.where(finite, gains, 2 * np.abs(gains[finite]).sum() or 1.0)
     scale = np.abs(worth).max(initial=0) or 1.0
     rows = [
         LinearConstraint(limit.amounts / _scale(limit.amounts), -np.inf, limit.most / _scale(limit.amounts))

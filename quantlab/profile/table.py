@@ -29,6 +29,9 @@ COLUMNS = (
 
 OUTLIER_SHARE = "outlier_share_"
 
+BELONGS = ("model", "component", "dtype", "pipeline call and prompts", "probe set", "device", "libraries")
+"""What a profile's numbers depend on, in the words of `quantlab.study.identity`."""
+
 
 class DamagedProfileError(StudyError):
     """A profile's file that is not whole; another one can be measured in its place."""
@@ -160,7 +163,7 @@ class Profile:
         Raises:
             StudyError: naming the first thing that differs, with both values.
         """
-        for name in ("model", "component", "dtype", "pipeline call and prompts", "probe set", "device", "libraries"):
+        for name in BELONGS:
             if self.belongs.get(name) != current[name]:
                 raise StudyError(
                     f"the profile is of another {name}: {self.belongs.get(name)!r}, now it is {current[name]!r}; "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from quantlab.config import BudgetConfig
 from quantlab.measurement import Measurement
+from quantlab.profile.auto import with_skip
 from quantlab.profile.front import Knot, best_within
 from quantlab.profile.predict import Predictor
 from quantlab.search.executor import Executor
@@ -65,7 +66,10 @@ class Measured:
                 return
             self.knots([knot])
             measurement = self.row(knot.spec).measurement
-            missed = {} if measurement is None else violations(measurement, budget)
+            if measurement is None:  # this form fails, another may not
+                forms = [form for form in forms if form != with_skip(knot.spec, ())]
+                continue
+            missed = violations(measurement, budget)
             if all(miss <= 0 for miss in missed.values()):
                 return
             asked = _tightened(asked, missed)

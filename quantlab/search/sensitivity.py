@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve
 
 from quantlab.config import BudgetConfig
+from quantlab.profile.knapsack import Mask
 from quantlab.profile.predict import Predictor, kind
 from quantlab.search.space import Params, Space
 from quantlab.spec import COMPUTE_DTYPES, QUANT_TYPES, Int8Spec, QuantSpec
@@ -105,13 +106,18 @@ class _Candidates:
                 continue
             self.index[key] = len(self.params)
             self.params.append(params)
-            prediction = predictor.predict_kept(form, kept)
-            share = predictor.profile.parameters[kept].sum() / predictor.profile.parameters.sum()
-            lines.append((*_features(form, float(share)), *vars(prediction).values()))
+            lines.append(_line(predictor, form, kept))
         table = np.array(lines, dtype=float)
         self.features, predicted = table[:, :-3], table[:, -3:]
         self.snr_db, self.memory_bytes, self.latency_ms = predicted.T
-        self.latency_ms = np.maximum(self.latency_ms, 1e-6)  # a sum of small differences may fall below nothing
+
+
+def _line(predictor: Predictor, form: QuantSpec, kept: Mask) -> tuple[float, ...]:
+    """What a setting errs like, and what is predicted of it: SNR in dB, memory in bytes, latency in ms."""
+    predicted = predictor.predict_kept(form, kept)
+    share = predictor.profile.parameters[kept].sum() / predictor.profile.parameters.sum()
+    latency_ms = max(predicted.latency_ms, 1e-6)  # a sum of small differences may fall below nothing
+    return *_features(form, float(share)), predicted.snr_db, predicted.memory_bytes, latency_ms
 
 
 def _features(form: QuantSpec, share: float) -> tuple[float, ...]:
@@ -176,10 +182,10 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
         """The parameters of the candidate that is expected to gain most."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
-        tried = {self._index(t.params) for t in trials if set(t.params) == set(search_space)}
-        done = [t for t in trials if t.state is TrialState.COMPLETE and set(t.params) == set(search_space)]
-        left = np.setdiff1d(np.arange(len(self._candidates.params)), list(tried))
+        trials = [t for t in study.get_trials(deepcopy=False) if set(t.params) == set(search_space)]
+        tried = [index for t in trials if (index := self._index(t.params)) is not None]  # failed ones as well
+        done = [t for t in trials if t.state is TrialState.COMPLETE]
+        left = np.setdiff1d(np.arange(len(self._candidates.params)), np.array(tried, dtype=int))
         if not len(left):
             return {}
         best = self._propose(done, left)
@@ -206,13 +212,12 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
     def _propose(self, done: list[FrozenTrial], left: np.ndarray[Any, np.dtype[np.intp]]) -> int:
         """Index of the candidate to try next."""
         all_ = self._candidates
-        at = [(index, trial.values) for trial in done if (index := self._index(trial.params)) is not None]
-        seen = np.array([index for index, _ in at], dtype=int)
-        values = np.array([v for _, v in at], dtype=float).reshape(-1, 3)
+        values = np.array([trial.values for trial in done], dtype=float).reshape(-1, 3)
+        lines = [_line(self._predictor, *self._space.form_and_kept(trial.params)) for trial in done]
+        seen = np.array(lines, dtype=float).reshape(len(done), all_.features.shape[1] + 3)
         features = all_.features
-        snr, snr_std = _posterior(_SNR_DB, features[seen], values[:, 0] - all_.snr_db[seen], features)
-        ratios = np.log(values[:, 2] / all_.latency_ms[seen])
-        slower, latency_std = _posterior(_LOG_LATENCY, features[seen], ratios, features)
+        snr, snr_std = _posterior(_SNR_DB, seen[:, :-3], values[:, 0] - seen[:, -3], features)
+        slower, latency_std = _posterior(_LOG_LATENCY, seen[:, :-3], np.log(values[:, 2] / seen[:, -1]), features)
         expected = np.column_stack([all_.snr_db + snr, -all_.memory_bytes, -all_.latency_ms * np.exp(slower)])
         measured = values * (1, -1, -1)
         limit = self._limit(np.vstack([expected, measured]))

@@ -212,6 +212,8 @@ class Space:
         self.distributions[name] = CategoricalDistribution(tuple(dict.fromkeys(values)))
 
     def _add_skip(self, config: SpaceConfig) -> None:
+        for name in filter(_is_auto, self._skips):
+            raise ConfigError(f"model.skips.{name} must have another name: {AUTO} is for lists that a profile finds")
         for choice in config.skip:
             name = choice.removeprefix(f"{AUTO}+")
             if name not in self._skips and choice != AUTO:

@@ -123,3 +123,31 @@ def test_gains_are_differences_of_hypervolume():
 def test_what_lies_beyond_the_limit_gains_nothing():
     limit = np.array([0.5, 0.5, 0.5])
     assert _gains(np.array([[0.9, 0.9, 0.4]]), np.array([[0.6, 0.6, 0.6]]), limit)[0] == 0
+
+
+def test_what_was_tried_beside_its_candidates_counts_as_well(predictor):
+    config = SpaceConfig(
+        method=["llm_int8"],
+        llm_int8_threshold=[0],
+        llm_int8_threshold_range=[0.5, 12],
+        skip=["none", "auto"],
+        skip_share_range=[0.0, 0.5],
+    )
+    space = Space(config, {"none": []}, AutoSkip(predictor.profile))
+    study = optuna.create_study(directions=list(DIRECTIONS), sampler=SensitivitySampler(space, predictor))
+    for spec in (Int8Spec(6.0), Int8Spec(0.0)):  # 6 lies between two candidates
+        study.enqueue_trial(space.params(spec))
+    study.optimize(lambda trial: measured(space, predictor, space.suggest(trial)), n_trials=6)
+    keys = [space.spec(trial.params).key for trial in study.trials]
+    assert keys[:2] == ["llm_int8 t=6", "llm_int8 t=0"]
+    assert len(set(keys)) == 6
+
+
+def test_a_setting_that_failed_is_not_proposed_again(space, predictor):
+    study = optuna.create_study(directions=list(DIRECTIONS), sampler=SensitivitySampler(space, predictor))
+    keys = []
+    for _ in range(4):
+        trial = study.ask()
+        keys.append(space.spec(space.suggest(trial)).key)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert len(set(keys)) == 4

@@ -79,7 +79,7 @@ def rows(folder: Path) -> list[Row]:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("swep", ["command='swep'", "sweep, run, report, export, verify, bench", "Did you mean 'sweep'"]),
+        ("swep", ["command='swep'", "sweep, profile, run, report, export, verify, bench", "Did you mean 'sweep'"]),
         ("bench swich", ["a part of bench='swich'", "switch, overhead, naive, peers", "Did you mean 'switch'"]),
         ("bench switch overheat", ["a part of bench='overheat'", "Did you mean 'overhead'"]),
         ("bench parts=[naiv]", ["parts", "'naiv'", "naive"]),
@@ -161,7 +161,8 @@ def test_cfg_job_prints_the_configuration(quantlab: Quantlab) -> None:
     assert answer.status == 0
     config = yaml.safe_load(answer.out)
     assert config["model"]["embedded"] == "tiny_sd3_outliers"
-    assert config["search"] == {"sampler": "tpe", "n_trials": 48, "seed": 0}
+    racing = {"racing": True, "racing_confidence": 0.99}
+    assert config["search"] == {"sampler": "tpe", "n_trials": 48, "seed": 0, **racing}
 
 
 def test_sd3_without_weights_says_all_that_can_be_done(quantlab: Quantlab) -> None:
@@ -354,17 +355,20 @@ def test_ctrl_c_outside_a_trial_is_one_line(quantlab: Quantlab, monkeypatch: pyt
 def test_ctrl_c_in_a_sweep_ends_after_the_trial_in_flight_with_the_tables_written(
     quantlab: Quantlab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from quantlab.measurement import Watch
     from quantlab.search.executor import InProcess
     from quantlab.spec import QuantSpec
 
     submit, asked = InProcess.submit, []
 
-    def pressed_in_the_third(self: InProcess, spec: QuantSpec, probes: int | None = None) -> object:
+    def pressed_in_the_third(
+        self: InProcess, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None
+    ) -> object:
         if probes is None:
             asked.append(spec.key)
             if len(asked) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-        return submit(self, spec, probes)
+        return submit(self, spec, probes, watch)
 
     monkeypatch.setattr(InProcess, "submit", pressed_in_the_third)
     line = ["sweep", "study=stopped", "device=cpu", "score.prompts=1", "score.timesteps=1", "sweeps=threshold"]
@@ -419,16 +423,18 @@ def test_a_sweep_that_loses_its_device_ends_with_one_line_and_goes_on_past_the_s
     quantlab: Quantlab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from quantlab.lab import Lab
-    from quantlab.measurement import Failure, Measurement
+    from quantlab.measurement import Failure, Measurement, Pruned, Watch
     from quantlab.spec import QuantSpec
 
     measure, asked = Lab.measure, []
 
-    def poisoned(self: Lab, spec: QuantSpec, probes: int | None = None) -> Measurement:
+    def poisoned(
+        self: Lab, spec: QuantSpec, probes: int | None = None, watch: Watch | None = None
+    ) -> Measurement | Pruned:
         asked.append(spec.key)
         if spec.key == "llm_int8 t=0":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return measure(self, spec, probes)
+        return measure(self, spec, probes, watch)
 
     def lost(self: Lab) -> None:
         self.lost = "CUDA error: an illegal memory access was encountered"

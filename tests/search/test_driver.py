@@ -18,6 +18,9 @@ from quantlab.study.anchors import anchors
 from quantlab.study.rows import INTERRUPTED
 from quantlab.study.store import StudyStore
 
+UNPROFILED = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+"""Samplers that need no profile; the other one is tested with a model (tests/cli/test_sweep_auto.py)."""
+
 ANCHORS = [spec.key for spec in anchors(MODEL)]
 CONTINUOUS = small_space(llm_int8_threshold=[0], llm_int8_threshold_range=[0.5, 12])
 
@@ -44,7 +47,7 @@ def ctrl_c_at(*counts: int) -> FakeExecutor:
     return FakeExecutor(act)
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", UNPROFILED)
 def test_anchors_come_first_in_order_and_nothing_is_measured_twice(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     session(tmp_path / "s", executor, sampler, n_trials=12)
@@ -52,7 +55,7 @@ def test_anchors_come_first_in_order_and_nothing_is_measured_twice(sampler: Samp
     assert len(set(executor.keys)) == len(executor.keys) == 12
 
 
-@pytest.mark.parametrize("sampler", [s for s in Sampler if s is not Sampler.grid])
+@pytest.mark.parametrize("sampler", [s for s in UNPROFILED if s is not Sampler.grid])
 def test_a_continuous_space_gives_as_many_distinct_settings_as_asked_for(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     _, rows = session(tmp_path / "s", executor, sampler, n_trials=15, space=CONTINUOUS)
@@ -107,7 +110,7 @@ def test_a_failure_is_recorded_with_its_reason_and_never_asked_again(tmp_path: P
     assert again.keys == []
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", UNPROFILED)
 def test_a_finished_study_measures_nothing_more(sampler: Sampler, tmp_path: Path) -> None:
     _, before = session(tmp_path / "s", FakeExecutor(), sampler, n_trials=12)
     executor = FakeExecutor()
@@ -198,7 +201,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         assert sum(row.measurement is not None for row in store.rows()) == 3
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", UNPROFILED)
 def test_budgets_become_constraints_of_the_trials(sampler: Sampler, tmp_path: Path) -> None:
     budget = BudgetConfig(memory_mb=2.5, latency_ms=50.0, min_snr_db=20.0)
     session(tmp_path / "s", FakeExecutor(), sampler, n_trials=14, budget=budget)
@@ -221,7 +224,7 @@ def test_budgets_become_constraints_of_the_trials(sampler: Sampler, tmp_path: Pa
         assert {t.number for t in store.optuna_study.best_trials} <= feasible
 
 
-@pytest.mark.parametrize("sampler", [s for s in Sampler if s is not Sampler.gp])
+@pytest.mark.parametrize("sampler", [s for s in UNPROFILED if s is not Sampler.gp])
 def test_a_budget_may_be_given_when_a_study_goes_on(sampler: Sampler, tmp_path: Path) -> None:
     session(tmp_path / "s", FakeExecutor(), sampler, n_trials=9)
     executor = FakeExecutor()
@@ -271,7 +274,8 @@ def test_the_same_seed_proposes_the_same_settings(sampler: Sampler, tmp_path: Pa
 
 
 def test_tpe_is_multivariate() -> None:
-    assert make_sampler(Sampler.tpe, 0)._multivariate  # type: ignore[attr-defined]
+    space = Space(small_space(), MODEL.skips)
+    assert make_sampler(Sampler.tpe, 0, space)._multivariate  # type: ignore[attr-defined]
 
 
 def test_a_resumed_random_search_goes_on_instead_of_repeating_its_start(tmp_path: Path) -> None:
@@ -338,7 +342,7 @@ def test_a_failure_that_leaves_the_device_whole_does_not_end_the_session(tmp_pat
     assert len(executor.keys) == Space(small_space(), MODEL.skips).size() + 1
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", UNPROFILED)
 def test_the_snr_of_random_weights_is_told_as_a_constant_and_recorded_as_measured(
     sampler: Sampler, tmp_path: Path
 ) -> None:

@@ -248,10 +248,13 @@ def test_no_form_at_all_and_unknown_types_are_errors():
         profiled_specs(ProfileConfig(bnb_4bit_quant_type=["nf5"]), "float16")
 
 
-@pytest.mark.parametrize("count", [0, -1, 4])
-def test_more_probes_than_there_are_and_none_at_all_are_errors(count):
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_probe_at_all_is_an_error(count):
+    with pytest.raises(ConfigError, match=rf"profile\.probes={count} must be at least 1"):
+        chosen_probes(SimpleNamespace(probes=(1, 2, 3)), count)
+
+
+def test_the_first_probes_are_taken_as_far_as_there_are():
     probe_set = SimpleNamespace(probes=(1, 2, 3))
-    with pytest.raises(ConfigError, match=rf"profile\.probes={count} must be from 1 to the 3"):
-        chosen_probes(probe_set, count)
-    assert chosen_probes(probe_set, None) == (1, 2, 3)
+    assert chosen_probes(probe_set, None) == chosen_probes(probe_set, 4) == (1, 2, 3)
     assert chosen_probes(probe_set, 2) == (1, 2)

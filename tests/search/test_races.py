@@ -61,7 +61,7 @@ def test_what_nothing_beats_is_measured_to_its_end(tmp_path: Path) -> None:
     assert not pruned(rows)
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.sensitivity])
 def test_no_anchor_is_raced_and_without_the_switch_nothing_is(sampler: Sampler, tmp_path: Path) -> None:
     for racing in (True, False):
         executor = FakeExecutor(beaten, PROBES)
@@ -118,7 +118,7 @@ def test_a_drift_check_is_not_raced(tmp_path: Path) -> None:
     assert "reference" not in executor.raced
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.sensitivity])
 def test_optuna_is_told_a_pruned_trial_without_values_and_its_constraints(sampler: Sampler, tmp_path: Path) -> None:
     budget = BudgetConfig(memory_mb=1.5)
     executor = FakeExecutor(beaten, PROBES)
@@ -213,8 +213,8 @@ class Stubborn(optuna.samplers.RandomSampler):
 def test_a_gp_that_proposes_a_stopped_setting_for_ever_does_not_end_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
-        return Stubborn() if name is Sampler.gp else make_sampler(name, seed)
+    def sampler(name: Sampler, seed: int, *others: object) -> optuna.samplers.BaseSampler:
+        return Stubborn() if name is Sampler.gp else make_sampler(name, seed, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr("quantlab.search.driver.make_sampler", sampler)
     space = small_space(llm_int8_threshold=[0], llm_int8_threshold_range=[0.5, 12])

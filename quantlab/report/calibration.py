@@ -53,10 +53,7 @@ class Calibration:
 
 
 def calibration(study: StudyView) -> Calibration | None:
-    """Of the settings that were predicted and then measured; None where there are none.
-
-    Without those that keep nothing: their forms were measured before, and the predictions corrected by them.
-    """
+    """Of the settings that were predicted and then measured; None where there are none."""
     rows = {row.spec.key: row.measurement for row in study.rows if row.measurement is not None}
-    pairs = [(predicted, rows[key]) for key, predicted in study.predictions.items() if key in rows and " skip=" in key]
+    pairs = [(predicted, rows[key]) for key, predicted in study.predictions.items() if key in rows]
     return Calibration(pairs) if pairs else None

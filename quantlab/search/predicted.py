@@ -51,9 +51,9 @@ class Measured:
         return self._known[spec.key]
 
     def knots(self, knots: Iterable[Knot]) -> None:
-        """Measure the knots of a predicted front, and keep what was predicted of each."""
+        """Measure the knots of a predicted front, and keep what was predicted of each that was not measured before."""
         for knot in knots:
-            if knot.spec.key not in self._store.predictions():
+            if knot.spec.key not in self._known:
                 self._store.record_prediction(knot.spec.key, dataclasses.asdict(knot.prediction))
             self.row(knot.spec)
 

@@ -65,10 +65,10 @@ class Profile:
     belongs: dict[str, Any]
     probes: int
 
-    @property
+    @functools.cached_property
     def forms(self) -> list[str]:
         """Keys of the forms, in the order they were measured."""
-        return list(dict.fromkeys(self.table["form"]))
+        return list(self._by_form)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -86,17 +86,17 @@ class Profile:
         """Weights of each layer."""
         return self.column(self.forms[0], "parameters")
 
-    @property
+    @functools.cached_property
     def signal(self) -> float:
         """Sum of the reference's squares over the probes."""
         return float(self.table["signal"].iloc[0])
 
-    @property
+    @functools.cached_property
     def reference_bytes(self) -> float:
         """What the unquantized component holds."""
         return float(self.table["reference_bytes"].iloc[0])
 
-    @property
+    @functools.cached_property
     def reference_latency_ms(self) -> float:
         """What a forward of the unquantized component takes."""
         return float(self.table["reference_latency_ms"].iloc[0])
@@ -120,7 +120,7 @@ class Profile:
         """
         if form not in self._by_form:
             raise unknown("form", form, self.forms)
-        return self._by_form[form][name].to_numpy(dtype=float, na_value=np.nan)
+        return self._columns[form][name]
 
     def errors(self, spec: QuantSpec) -> Array:
         """The squared error that each layer adds under a setting beyond `rounding`: these add up.
@@ -173,6 +173,17 @@ class Profile:
     @functools.cached_property
     def _by_form(self) -> dict[str, pd.DataFrame]:
         return {str(form): lines for form, lines in self.table.groupby("form", sort=False)}
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, dict[str, Array]]:
+        """The numbers of each form by column; predictions read them thousands of times."""
+        return {
+            form: {
+                name: lines[name].to_numpy(dtype=float, na_value=np.nan)
+                for name in lines.columns.difference(["layer", "block", "form"])
+            }
+            for form, lines in self._by_form.items()
+        }
 
     @functools.cached_property
     def _measured(self) -> set[str]:

@@ -24,6 +24,7 @@ from quantlab.profile.knapsack import Mask
 from quantlab.profile.predict import Predictor, kind
 from quantlab.search.space import Params, Space
 from quantlab.spec import COMPUTE_DTYPES, QUANT_TYPES, Int8Spec, QuantSpec
+from quantlab.study.journal import PARTIAL
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -96,28 +97,36 @@ class _Candidates:
     """Every setting that may be proposed, with what is predicted of it and what it errs like."""
 
     def __init__(self, space: Space, predictor: Predictor) -> None:
+        self._space, self._predictor = space, predictor
+        self._known: dict[tuple[Any, ...], tuple[int | None, Array]] = {}
+        self._index: dict[tuple[str, bytes], int] = {}
         self.params: list[Params] = []
-        self.index: dict[tuple[str, bytes], int] = {}
-        lines = []
+        lines: list[Array] = []
         for params in space.points(PER_RANGE):
             form, kept = space.form_and_kept(params)
-            key = form.key, kept.tobytes()
-            if key in self.index or kept.all():
-                continue
-            self.index[key] = len(self.params)
-            self.params.append(params)
-            lines.append(_line(predictor, form, kept))
-        table = np.array(lines, dtype=float)
-        self.features, predicted = table[:, :-3], table[:, -3:]
-        self.snr_db, self.memory_bytes, self.latency_ms = predicted.T
+            if not kept.all() and self._index.setdefault((form.key, kept.tobytes()), len(lines)) == len(lines):
+                self.params.append(params)
+                lines.append(_line(predictor, form, kept))
+        self.features, self.predicted = np.split(np.array(lines), [FEATURES], axis=1)
+
+    def find(self, params: Params) -> tuple[int | None, Array]:
+        """Index of a setting, None for one beside the candidates; its features and what is predicted of it."""
+        key = tuple(params[name] for name in self._space.distributions)
+        if key not in self._known:
+            form, kept = self._space.form_and_kept(params)
+            self._known[key] = self._index.get((form.key, kept.tobytes())), _line(self._predictor, form, kept)
+        return self._known[key]
 
 
-def _line(predictor: Predictor, form: QuantSpec, kept: Mask) -> tuple[float, ...]:
-    """What a setting errs like, and what is predicted of it: SNR in dB, memory in bytes, latency in ms."""
+FEATURES = 5
+
+
+def _line(predictor: Predictor, form: QuantSpec, kept: Mask) -> Array:
+    """What a setting errs like, `FEATURES` numbers; then its predicted SNR in dB, memory in bytes, latency in ms."""
     predicted = predictor.predict_kept(form, kept)
     share = predictor.profile.parameters[kept].sum() / predictor.profile.parameters.sum()
     latency_ms = max(predicted.latency_ms, 1e-6)  # a sum of small differences may fall below nothing
-    return *_features(form, float(share)), predicted.snr_db, predicted.memory_bytes, latency_ms
+    return np.array([*_features(form, float(share)), predicted.snr_db, predicted.memory_bytes, latency_ms])
 
 
 def _features(form: QuantSpec, share: float) -> tuple[float, ...]:
@@ -156,6 +165,8 @@ def _posterior(model: _ErrorModel, seen: Array, missed: Array, wanted: Array) ->
 class SensitivitySampler(optuna.samplers.BaseSampler):
     """Proposes settings for a study of three objectives: SNR in dB up, memory in bytes down, latency in ms down.
 
+    A trial that was stopped early teaches it as well, if its user attribute `PARTIAL` holds the three values so far.
+
     Args:
         space: what may be tried, with ``auto`` resolved; its ``suggest`` draws the parameters of a trial.
         predictor: of the profiled model.
@@ -183,13 +194,12 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
     ) -> Params:
         """The parameters of the candidate that is expected to gain most."""
         trials = [t for t in study.get_trials(deepcopy=False) if set(t.params) == set(search_space)]
-        tried = [index for t in trials if (index := self._index(t.params)) is not None]  # failed ones as well
-        done = [t for t in trials if t.state is TrialState.COMPLETE]
+        found = [self._candidates.find(t.params)[0] for t in trials]  # failed ones as well
+        tried = [index for index in found if index is not None]
         left = np.setdiff1d(np.arange(len(self._candidates.params)), np.array(tried, dtype=int))
         if not len(left):
             return {}
-        best = self._propose(done, left)
-        return dict(self._candidates.params[best])
+        return dict(self._candidates.params[self._propose(trials, left)])
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -205,21 +215,18 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
     def _candidates(self) -> _Candidates:
         return _Candidates(self._space, self._predictor)
 
-    def _index(self, params: Params) -> int | None:
-        form, kept = self._space.form_and_kept(params)
-        return self._candidates.index.get((form.key, kept.tobytes()))
-
-    def _propose(self, done: list[FrozenTrial], left: np.ndarray[Any, np.dtype[np.intp]]) -> int:
+    def _propose(self, trials: list[FrozenTrial], left: np.ndarray[Any, np.dtype[np.intp]]) -> int:
         """Index of the candidate to try next."""
-        all_ = self._candidates
-        values = np.array([trial.values for trial in done], dtype=float).reshape(-1, 3)
-        lines = [_line(self._predictor, *self._space.form_and_kept(trial.params)) for trial in done]
-        seen = np.array(lines, dtype=float).reshape(len(done), all_.features.shape[1] + 3)
-        features = all_.features
-        snr, snr_std = _posterior(_SNR_DB, seen[:, :-3], values[:, 0] - seen[:, -3], features)
-        slower, latency_std = _posterior(_LOG_LATENCY, seen[:, :-3], np.log(values[:, 2] / seen[:, -1]), features)
-        expected = np.column_stack([all_.snr_db + snr, -all_.memory_bytes, -all_.latency_ms * np.exp(slower)])
-        measured = values * (1, -1, -1)
+        features, predicted = self._candidates.features, self._candidates.predicted
+        known = [(trial, of_it) for trial in trials if (of_it := _known(trial)) is not None]
+        values = np.array([of_it for _, of_it in known], dtype=float).reshape(-1, 3)
+        lines = np.array([self._candidates.find(trial.params)[1] for trial, _ in known]).reshape(-1, FEATURES + 3)
+        seen, foretold = lines[:, :FEATURES], lines[:, FEATURES:]
+        snr, snr_std = _posterior(_SNR_DB, seen, values[:, 0] - foretold[:, 0], features)
+        slower, latency_std = _posterior(_LOG_LATENCY, seen, np.log(values[:, 2] / foretold[:, 2]), features)
+        expected = np.column_stack([predicted[:, 0] + snr, -predicted[:, 1], -predicted[:, 2] * np.exp(slower)])
+        whole = [trial.state is TrialState.COMPLETE for trial, _ in known]
+        measured = values[whole] * (1, -1, -1)
         limit = self._limit(np.vstack([expected, measured]))
         missing = np.maximum((limit - expected) / np.ptp(expected, axis=0).clip(1e-9), 0).sum(axis=1)  # of a budget
         if (missing[left] > 0).all():
@@ -239,6 +246,11 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
         latency = -np.inf if budget.latency_ms is None else -budget.latency_ms
         snr = -np.inf if budget.min_snr_db is None else budget.min_snr_db
         return np.maximum(values.min(axis=0) - BEYOND * np.ptp(values, axis=0), (snr, memory, latency))
+
+
+def _known(trial: FrozenTrial) -> list[float] | None:
+    """What a trial says of its setting: its values, or those of the part that was measured before it was stopped."""
+    return trial.values if trial.state is TrialState.COMPLETE else trial.user_attrs.get(PARTIAL)
 
 
 def _gains(candidates: Array, measured: Array, limit: Array) -> Array:

@@ -13,6 +13,8 @@ from optuna.study import StudyDirection
 
 METRICS = ("snr_db", "memory_bytes", "latency_ms")
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+PARTIAL = "partial_values"
+"""User attribute of a trial that was stopped early: its metrics so far, which Optuna itself takes no notice of."""
 
 STALE_LOCK_S = 3
 """A lock of Optuna's that is this old was left by a kill: appending takes milliseconds. Optuna itself waits 30 s."""

@@ -19,7 +19,7 @@ from quantlab.measurement import Failure, Measurement, Outcome, Pruned
 from quantlab.spec import QuantSpec, from_dict, to_dict
 from quantlab.study.drift import Check
 from quantlab.study.identity import check_identity
-from quantlab.study.journal import mend, open_journal
+from quantlab.study.journal import PARTIAL, mend, open_journal
 from quantlab.study.rows import (
     INTERRUPTED,
     OUTCOME,
@@ -35,6 +35,12 @@ from quantlab.study.rows import (
 
 _IDENTITY, _ANCHOR, _IMAGES, _DRIFT, _PREDICTED = "identity", "anchor ", "images ", "drift ", "predicted "
 _FLOOR, _HELD_OUT, _NO_LPIPS = "noise floor", "held out ", "no lpips"
+
+
+def _values(m: Measurement) -> list[float]:
+    """The metrics that Optuna is told."""
+    snr_db = m.snr_db if m.fidelity_is_meaningful else 0.0  # nothing for a sampler to follow
+    return [snr_db, float(m.memory_bytes), m.latency_ms]
 
 
 def study_folder(results_dir: str, name: str) -> Path:
@@ -223,12 +229,12 @@ class StudyStore:
         for name, value in violations.items():
             trial.set_constraint(name, value)
         if isinstance(outcome, Measurement):
-            snr_db = outcome.snr_db if outcome.fidelity_is_meaningful else 0.0  # nothing for a sampler to follow
-            values = [snr_db, float(outcome.memory_bytes), outcome.latency_ms]
-            self.optuna_study.tell(trial, values)
+            self.optuna_study.tell(trial, _values(outcome))
+        elif isinstance(outcome, Pruned):
+            trial.set_user_attr(PARTIAL, _values(outcome.partial))
+            self.optuna_study.tell(trial, state=TrialState.PRUNED)
         else:
-            state = TrialState.PRUNED if isinstance(outcome, Pruned) else TrialState.FAIL
-            self.optuna_study.tell(trial, state=state)
+            self.optuna_study.tell(trial, state=TrialState.FAIL)
 
     def interrupted(self) -> list[dict[str, Any]]:
         """Close the trials that a kill left open as failed.

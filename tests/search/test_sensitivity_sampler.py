@@ -10,7 +10,7 @@ from quantlab.profile.predict import Predictor
 from quantlab.search.sensitivity import SensitivitySampler, _gains
 from quantlab.search.space import Space
 from quantlab.spec import Int8Spec
-from quantlab.study.journal import DIRECTIONS
+from quantlab.study.journal import DIRECTIONS, PARTIAL
 
 LAYERS = 12
 
@@ -151,3 +151,23 @@ def test_a_setting_that_failed_is_not_proposed_again(space, predictor):
         keys.append(space.spec(space.suggest(trial)).key)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert len(set(keys)) == 4
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_what_was_measured_of_a_stopped_setting_is_learned_from(space, predictor, taught):
+    study = optuna.create_study(directions=list(DIRECTIONS), sampler=SensitivitySampler(space, predictor))
+    four_bit = [params for params in space.grid() if params["method"] == "bnb_4bit"]
+    for params in four_bit[::3]:  # much worse than foretold
+        snr_db, memory_bytes, latency_ms = measured(space, predictor, params)
+        partial = {PARTIAL: [snr_db - 20, memory_bytes, 8 * latency_ms]} if taught else {}
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.PRUNED,
+                params=params,
+                distributions=space.distributions,
+                user_attrs=partial,
+            )
+        )
+    study.optimize(lambda trial: measured(space, predictor, space.suggest(trial)), n_trials=10)
+    proposed = [trial.params["method"] for trial in study.trials[-10:]]
+    assert (proposed.count("bnb_4bit") < 2) == taught

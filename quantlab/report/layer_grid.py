@@ -12,8 +12,9 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from quantlab.arrays import Array
 from quantlab.measurement import MEANINGLESS
-from quantlab.profile.table import Array, Profile
+from quantlab.profile.table import Profile
 from quantlab.spec import Int4Spec, Int8Spec
 
 _CELL = 0.185

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from quantlab.arrays import Array
 from quantlab.measurement import IDENTICAL_DB
 
 CONFIDENCE = 0.95
@@ -21,7 +21,6 @@ RESAMPLES = 2000
 LABEL = f"{100 * CONFIDENCE:g} % interval"
 """What an interval is called wherever it is shown."""
 
-_Array = np.ndarray[Any, np.dtype[np.float64]]
 _Probes = Sequence[dict[str, float]]
 _Pairs = tuple[tuple[float, float], ...]
 
@@ -70,7 +69,7 @@ def tie(probes: _Probes, others: _Probes) -> bool:
     return difference is not None and 0.0 in difference
 
 
-def _interval(values: _Array) -> Interval:
+def _interval(values: Array) -> Interval:
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(values, [tail, 100 - tail])
     return Interval(float(low), float(high))
@@ -85,7 +84,7 @@ def _powers(probes: _Probes) -> _Pairs:
 
 
 @functools.lru_cache(maxsize=512)  # the members of a front are compared in pairs
-def _resampled_snr(places: _Pairs, powers: _Pairs) -> _Array:
+def _resampled_snr(places: _Pairs, powers: _Pairs) -> Array:
     signal, error = (_weights(places) @ np.array(powers)).T
     # a draw may hold none of the probes where not every prompt has every timestep: it says nothing
     drawn = signal > 0
@@ -94,14 +93,14 @@ def _resampled_snr(places: _Pairs, powers: _Pairs) -> _Array:
 
 
 @functools.lru_cache(maxsize=4)  # the settings of a study share their probes
-def _weights(places: _Pairs) -> _Array:
+def _weights(places: _Pairs) -> Array:
     """How often each probe is drawn, one line a resample."""
     (prompts, prompt), (steps, step) = (np.unique(values, return_inverse=True) for values in zip(*places, strict=True))
     return np.asarray(_counts(len(prompts), 0)[:, prompt] * _counts(len(steps), 1)[:, step])
 
 
 @functools.cache
-def _counts(size: int, stream: int) -> _Array:
+def _counts(size: int, stream: int) -> Array:
     """How often each of so many things is drawn, one line a resample; the same draws for all settings.
 
     Streams are independent of each other: as many prompts as timesteps must not be drawn alike.

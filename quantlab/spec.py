@@ -195,6 +195,11 @@ def shortened(key: str) -> str:
     return key if len(entries) <= _SHOWN else f"{setting}{skips}{entries[0]} and {len(entries) - 1} more"
 
 
+def brief(key: str, dtype: str) -> str:
+    """A setting's key without its method's prefix, and without a compute dtype that is the model's own."""
+    return key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(f" compute={dtype}", "")
+
+
 def from_dict(data: Mapping[str, Any]) -> QuantSpec:
     """The spec that `to_dict` wrote.
 

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from quantlab.study.rows import IMAGE_SCORES, RANKED_SCORES
+
 GOAL = 0.99
 """Share of the exhaustive front's hypervolume that a search is to reach."""
 
@@ -161,8 +163,8 @@ def _pairs(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.legend(fontsize=7)
 
 
-SCORES = {"psnr": "PSNR", "ssim": "SSIM"}
-"""Scores of full drawings that SNR is ranked against, by what they are called."""
+_SCORES = {name.removesuffix("_db"): IMAGE_SCORES[name] for name in RANKED_SCORES}
+"""What the scores of full drawings that SNR is ranked against are called, by their names in a result."""
 
 
 def ranking_figures(result: dict[str, Any]) -> list[Line]:
@@ -175,7 +177,7 @@ def ranking_figures(result: dict[str, Any]) -> list[Line]:
     ]
     if result["failed"]:
         lines.append(("ranking", "settings left out, no measurement", len(result["failed"]), "settings"))
-    for name, score in SCORES.items():
+    for name, score in _SCORES.items():
         for line in result["correlations"]:
             what = f"SNR over {line['probes']} probes with {score} of {drawings} drawings"
             lines.append(("ranking", what, _interval(line[name]), "rank correlation"))
@@ -194,7 +196,7 @@ def plot_ranking(result: dict[str, Any], title: str) -> Figure:
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     axes = figure.subplots()
     counts = [line["probes"] for line in result["correlations"]]
-    for index, (name, score) in enumerate(SCORES.items()):
+    for index, (name, score) in enumerate(_SCORES.items()):
         rho, low, high = (
             np.array([line[name][what] for line in result["correlations"]], dtype=float)
             for what in ("rho", "low", "high")

@@ -17,11 +17,12 @@ from quantlab.profile.auto import AutoSkip
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec, ReferenceSpec
 from quantlab.study.identity import identity
-from quantlab.study.tiers import IMAGE_SCORES, RankCorrelation, rank_correlation
+from quantlab.study.rows import RANKED_SCORES
+from quantlab.study.tiers import RankCorrelation, rank_correlation
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
-    """Rank correlation of SNR with the scores of `IMAGE_SCORES` over all settings of the space, by number of probes.
+    """Rank correlation of SNR with the scores of `RANKED_SCORES` over all settings of the space, by number of probes.
 
     Raises:
         ConfigError: for random weights, and where nothing is drawn.
@@ -68,12 +69,9 @@ def correlations(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for count in _counts(min(len(row["probes"]) for row in rows)):
         snr = [_snr_db(row["probes"][:count]) for row in rows]
-        by_score = {name: rank_correlation(snr, [row[name] for row in rows]) for name in IMAGE_SCORES}
-        found.append({"probes": count, **{_SHORT[name]: _plain(value) for name, value in by_score.items()}})
+        by_score = {name: rank_correlation(snr, [row[name] for row in rows]) for name in RANKED_SCORES}
+        found.append({"probes": count, **{name.removesuffix("_db"): _plain(value) for name, value in by_score.items()}})
     return found
-
-
-_SHORT = {"psnr_db": "psnr", "ssim": "ssim"}
 
 
 def _row(lab: Lab, spec: QuantSpec, wanted: Sequence[tuple[str, int]], references: list[Any]) -> dict[str, Any]:
@@ -86,7 +84,7 @@ def _row(lab: Lab, spec: QuantSpec, wanted: Sequence[tuple[str, int]], reference
     return {
         "key": spec.key,
         "snr_db": measured.snr_db,
-        **{name: scores[name] for name in IMAGE_SCORES},
+        **{name: scores[name] for name in RANKED_SCORES},
         "probes": measured.probes,
         "probes_s": measured.wall_s,
         "drawings_s": drawings_s,

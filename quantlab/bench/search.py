@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import time
@@ -22,12 +23,14 @@ import optuna
 import pandas as pd
 import torch
 
+from quantlab.arrays import Array
 from quantlab.bench.exhaustive import measure_grid
 from quantlab.config import BenchConfig, Sampler
 from quantlab.profile.predict import Predictor
 from quantlab.search.samplers import make_sampler
-from quantlab.search.sensitivity import BEYOND, Array
+from quantlab.search.sensitivity import BEYOND
 from quantlab.search.space import Space
+from quantlab.study.front import nondominated
 from quantlab.study.journal import DIRECTIONS
 from quantlab.study.store import study_folder
 
@@ -99,8 +102,7 @@ class Truth:
         self._values = {str(key): _objectives(line) for key, line in grid.iterrows()}
         every = np.array(list(self._values.values())) * (-1, 1, 1)
         self._low, self._range = every.min(axis=0), np.ptp(every, axis=0)
-        scaled = self._scaled(self._values)
-        self.front = [key for key, cost in zip(self._values, scaled, strict=True) if not _beaten(scaled, cost)]
+        self.front = list(itertools.compress(self._values, nondominated(self._scaled(self._values))))
         self.hypervolume = _hypervolume(self._scaled(self.front), _REFERENCE)
 
     def values(self, key: str) -> tuple[float, float, float]:
@@ -147,10 +149,6 @@ def _search(space: Space, truth: Truth, sampler: Sampler, seed: int, spent: floa
 
 def _objectives(line: pd.Series[Any]) -> tuple[float, float, float]:
     return float(line["snr_db"]), float(line["memory_bytes"]), float(line["latency_ms"])
-
-
-def _beaten(costs: Array, cost: Array) -> bool:
-    return bool(np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)))
 
 
 def _hypervolume(costs: Array, reference: Array) -> float:

@@ -14,7 +14,7 @@ from quantlab.cli.study import (
     print_lab,
     write_config,
 )
-from quantlab.config import ProfileCommandConfig, SweepConfig
+from quantlab.config import BudgetConfig, ProfileCommandConfig, SweepConfig
 from quantlab.errors import ConfigError
 from quantlab.lab.sensitivity import profiled_specs
 from quantlab.profile.front import predicted_front
@@ -51,7 +51,7 @@ def main(config: ProfileCommandConfig) -> int:
                 measured.row(spec)
             predictor = Predictor(profile, measured.settings())
             measured.knots(predicted_front(predictor, forms, shares))
-            if config.budget != type(config.budget)():
+            if config.budget != BudgetConfig():
                 measured.within(predictor, forms, config.budget)
             write_tables(store.rows(), store.folder, floor.floor_db)
             finish(study, store, lab)

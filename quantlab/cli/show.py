@@ -11,14 +11,10 @@ from rich.table import Table
 from quantlab.intervals import CONFIDENCE, snr_interval
 from quantlab.measurement import MEANINGLESS, Measurement, Pruned
 from quantlab.spec import shortened
-from quantlab.study.rows import Row
+from quantlab.study.rows import IMAGE_SCORES, RANKED_SCORES, Row
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 """Everything that a command says goes here; errors go to standard error."""
-
-
-_IMAGE_SCORES = {"psnr_db": "PSNR dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
-"""Columns by the image score that they show; the last two are left out where no row has them."""
 
 
 def rows_table(
@@ -37,9 +33,10 @@ def rows_table(
     meaningful = all(row.measurement.fidelity_is_meaningful for row in rows if row.measurement)
     snr = ("SNR dB" if meaningful else f"SNR dB ({MEANINGLESS})") + f" [{100 * CONFIDENCE:g} %]"
     drawn = {key for row in rows for key in row.images or ()}
-    scores = {key: name for key, name in _IMAGE_SCORES.items() if key in drawn or key in ("psnr_db", "ssim")}
+    scores = [key for key in IMAGE_SCORES if key in drawn or key in RANKED_SCORES]
+    headings = [IMAGE_SCORES[key] + (" dB" if key == "psnr_db" else "") for key in scores]
     columns = ("trial", "setting", snr, *(("tie",) if ties else ()), "memory MB", "peak MB", "latency ms")
-    for column in (*columns, *scores.values()):
+    for column in (*columns, *headings):
         table.add_column(column, justify="left" if column in ("setting", "tie") else "right", no_wrap=True)
     for row in rows:
         m = row.measurement

@@ -87,11 +87,8 @@ def measured_profile(config: SweepConfig, store: StudyStore, lab: Lab, belongs: 
             console.print(f"note: {error}; it is completed")
         else:
             known.check(belongs)
-            if (known.measured_forms, set(known.forms), known.probes) == (
-                forms,
-                {*forms, *(r.key for r in rest)},
-                probes,
-            ):
+            same_forms = known.measured_forms == forms and set(known.forms) == {*forms, *(spec.key for spec in rest)}
+            if same_forms and known.probes == probes:
                 return known
             raise StudyError(
                 f"study={store.folder.name!r} holds a profile of {', '.join(known.measured_forms)} on {known.probes} "

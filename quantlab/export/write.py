@@ -16,7 +16,7 @@ from quantlab.models.load import pipeline_index
 from quantlab.models.source import fetch, has_variant, locate
 from quantlab.report.view import StudyView
 from quantlab.study.held_out import snr_figure
-from quantlab.study.rows import Row
+from quantlab.study.rows import IMAGE_SCORES, Row
 from quantlab.study.tiers import tier_correlations, tiers_line
 
 _FIDELITY = ("snr_db", "rel_l2", "cosine")
@@ -146,10 +146,10 @@ def _readme(study: StudyView, row: Row, reason: str) -> str:
         lines.append(f"| {name}{mark} | {getattr(m, field) * scale:.4g} | {other} |")
         if field == "snr_db":
             lines.append(f"| {LABEL} of the SNR, dB{mark} | {_interval(m)} | {_interval(reference)} |")
-    if row.images:
-        lines.append(f"| PSNR of the images, dB | {row.images['psnr_db']:.4g} | |")
-        more = {"ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}.items()
-        lines += [f"| {name} of the images | {row.images[key]:.4g} | |" for key, name in more if key in row.images]
+    for key, name in IMAGE_SCORES.items():
+        if row.images and key in row.images:
+            unit = ", dB" if key == "psnr_db" else ""
+            lines.append(f"| {name} of the images{unit} | {row.images[key]:.4g} | |")
     versions = ", ".join(f"{name} {version}" for name, version in m.provenance.get("versions", {}).items())
     probes = len(m.probes)
     lines += [line for note in study.notes for line in ("", f"**Note: {note}.**")]

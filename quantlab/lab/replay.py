@@ -96,7 +96,7 @@ def replay(
     entries, latencies, products, outputs = [], [], [], []
     stopped = None
     for probe in probe_set.probes:
-        output, elapsed = timed(lambda probe=probe: _forward(component, probe), device)  # type: ignore[misc]
+        output, elapsed = timed(lambda probe=probe: forward(component, probe), device)  # type: ignore[misc]
         latencies.append(elapsed)
         signal, error, power, product = _powers(output, probe.output)
         if not all(map(_finite, (error, power))):
@@ -122,18 +122,25 @@ def _digest(outputs: list[torch.Tensor]) -> str:
     return hashlib.sha256("".join(digests(outputs)).encode()).hexdigest()
 
 
-def timed(forward: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
+def forward(component: nn.Module, probe: Probe) -> torch.Tensor:
+    """The component's output on a probe."""
+    output = component(**probe.inputs)[0]
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+def timed(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
     """A forward's output and its time in milliseconds: between device events on CUDA, by the clock on a CPU.
 
     The device is idle before, so that what the host takes to launch the forward is in the time.
     """
     if device.type != "cuda":
         start = time.perf_counter()
-        return forward(), 1e3 * (time.perf_counter() - start)
+        return run(), 1e3 * (time.perf_counter() - start)
     before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize(device)
     before.record()
-    output = forward()
+    output = run()
     after.record()
     after.synchronize()
     return output, before.elapsed_time(after)
@@ -144,26 +151,20 @@ def _warm_up(
 ) -> tuple[int, str, list[float]]:
     times: list[float] = []
 
-    def forward() -> None:
-        times.append(timed(lambda: _forward(component, probe), device)[1])
+    def once() -> None:
+        times.append(timed(lambda: forward(component, probe), device)[1])
 
-    peak, source = peak_above_start(forward, device)
+    peak, source = peak_above_start(once, device)
     if warmup is None and device.type == "cuda":
         while len(times) < WARMUP_MOST and not _settled(times):
-            forward()
+            once()
     while len(times) < (warmup or 1):
-        forward()
+        once()
     return peak, source, times
 
 
 def _settled(times: list[float]) -> bool:
     return len(times) > 1 and abs(times[-1] - times[-2]) <= SETTLED * min(times[-2:])
-
-
-def _forward(component: nn.Module, probe: Probe) -> torch.Tensor:
-    output = component(**probe.inputs)[0]
-    assert isinstance(output, torch.Tensor)
-    return output
 
 
 def _powers(output: torch.Tensor, reference: torch.Tensor) -> tuple[float, float, float, float]:

@@ -28,7 +28,7 @@ from quantlab.lab.activations import Calls, Statistics, calls_of
 from quantlab.lab.bank import Bank
 from quantlab.lab.memory import held_bytes, module_bytes
 from quantlab.lab.probes import Probe, ProbeSet
-from quantlab.lab.replay import timed
+from quantlab.lab.replay import forward, timed
 from quantlab.lab.resume import Prefix
 from quantlab.profile.table import BELONGS, COLUMNS, OUTLIER_SHARE, Profile
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
@@ -123,13 +123,14 @@ class Profiler:
             unit = prefix.unit_of(layer)
             for spec in self._specs:
                 with self._bank.exchanged(layer, spec):
-                    output = prefix.resume(unit, lambda: _forward(self._bank.component, probe))
+                    output = prefix.resume(unit, lambda: forward(self._bank.component, probe))
                 found.append((output.double() - reference).square().sum())
             report(done)
         errors = iter(error if math.isfinite(error) else math.inf for error in torch.stack(found).tolist())
         signal = reference.square().sum().item()
+        inputs = {layer: given.of(layer) for layer in self._layers}
         return [
-            {"layer": layer, "form": spec.key, "error": next(errors), "signal": signal, **given.of(layer)}
+            {"layer": layer, "form": spec.key, "error": next(errors), "signal": signal, **inputs[layer]}
             for layer in self._layers
             for spec in self._specs
         ]
@@ -139,7 +140,7 @@ class Profiler:
         self._bank.assemble(_REFERENCE)
         component, statistics = self._bank.component, Statistics()
         with statistics.watching(component, self._layers):
-            prefix = Prefix(component, lambda: _forward(component, probe))
+            prefix = Prefix(component, lambda: forward(component, probe))
         first_in = {prefix.unit_of(layer): layer for layer in reversed(self._layers)}
         if self._resume:
             self._try_out(prefix, probe, first_in)
@@ -154,9 +155,9 @@ class Profiler:
         with contextlib.ExitStack() as stack:  # what a unit remembers is not the reference's from here on
             for layer in layers.values():
                 stack.enter_context(self._bank.exchanged(layer, self._specs[0]))
-            _forward(component, probe)
+            forward(component, probe)
         while True:
-            outputs = {unit: prefix.resume(unit, lambda: _forward(component, probe)) for unit in trusted}
+            outputs = {unit: prefix.resume(unit, lambda: forward(component, probe)) for unit in trusted}
             failed = [unit for unit, output in outputs.items() if not torch.equal(output, prefix.output)]
             for unit in failed:
                 prefix.distrust(unit)
@@ -174,7 +175,7 @@ class Profiler:
         lines: dict[str, _Lines] = {}
         for unit, layers in layers_by_unit.items():
             with calls_of(component, layers) as calls:
-                prefix.resume(unit, lambda: _forward(component, self._probes[0]))
+                prefix.resume(unit, lambda: forward(component, self._probes[0]))
             for layer in layers:
                 lines[layer] = self._layer_costs(layer, unit, calls[layer])
         self._bank.assemble(_REFERENCE)
@@ -183,7 +184,7 @@ class Profiler:
 
     def _reference_ms(self) -> float:
         probe, component = self._probes[0], self._bank.component
-        times = [timed(lambda: _forward(component, probe), self._device)[1] for _ in range(LAYER_REPEATS)]
+        times = [timed(lambda: forward(component, probe), self._device)[1] for _ in range(LAYER_REPEATS)]
         return statistics.median(times)
 
     def _layer_costs(self, layer: str, unit: str, calls: Calls) -> _Lines:
@@ -198,12 +199,6 @@ class Profiler:
             size_of = {"bytes": held, "bytes_saved": size - held}
             lines.append({**what, **size_of, "latency_ms": latency, "latency_change_ms": latency - before})
         return lines
-
-
-def _forward(component: nn.Module, probe: Probe) -> torch.Tensor:
-    output = component(**probe.inputs)[0]
-    assert isinstance(output, torch.Tensor)
-    return output
 
 
 def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> float:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
-from quantlab.profile.keys import kept_along, kept_by, minimal_keys
-from quantlab.profile.knapsack import Limit, Mask, best_kept
+from quantlab.arrays import Mask
+from quantlab.profile.keys import kept_along, kept_mask, minimal_keys
+from quantlab.profile.knapsack import Limit, best_kept
 from quantlab.profile.table import Profile
 from quantlab.spec import QuantSpec, ReferenceSpec
 
@@ -22,7 +21,7 @@ class AutoSkip:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self._known: dict[tuple[str, float, tuple[str, ...]], Mask] = {}
+        self._known: dict[tuple[bytes, float, tuple[str, ...]], Mask] = {}
         self._written: dict[bytes, tuple[str, ...]] = {}
 
     def kept(self, spec: QuantSpec, share: float, on_top_of: Sequence[str] = ()) -> Mask:
@@ -35,10 +34,9 @@ class AutoSkip:
         """
         layers, parameters = self.profile.layers, self.profile.parameters
         errors = self.profile.errors(spec)
-        key = str(hash(errors.tobytes())), share, tuple(on_top_of)
+        key = errors.tobytes(), share, tuple(on_top_of)
         if key not in self._known:
-            named = kept_by(layers, on_top_of)
-            fixed = np.array([layer in named for layer in layers])
+            fixed = kept_mask(layers, on_top_of)
             most = share * parameters.sum() + parameters[fixed].sum()
             kept = best_kept(errors, [Limit(parameters, most)], kept_along(layers), fixed)
             assert kept is not None  # keeping no more than the named layers is always within the limit

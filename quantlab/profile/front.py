@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from quantlab.arrays import Mask
 from quantlab.config import BudgetConfig
 from quantlab.measurement import IDENTICAL_DB
 from quantlab.profile.auto import AutoSkip, with_skip
 from quantlab.profile.keys import kept_along
-from quantlab.profile.knapsack import Limit, Mask, best_kept
+from quantlab.profile.knapsack import Limit, best_kept
 from quantlab.profile.predict import Prediction, Predictor
-from quantlab.profile.table import Array
 from quantlab.spec import QuantSpec
+from quantlab.study.front import nondominated
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def predicted_front(predictor: Predictor, forms: Sequence[QuantSpec], shares: Se
                 found.setdefault((form.key, kept.tobytes()), (form, kept, predictor.predict_kept(form, kept)))
     entries = list(found.values())
     costs = np.array([[-p.snr_db, p.memory_bytes, p.latency_ms] for *_, p in entries])
-    best = [e for e, cost in zip(entries, costs, strict=True) if not _beaten(costs, cost)]
+    best = itertools.compress(entries, nondominated(costs))
     return [Knot(with_skip(f, auto.entries(k)), p) for f, k, p in sorted(best, key=lambda e: e[2].memory_bytes)]
 
 
@@ -79,7 +81,3 @@ def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Kno
     if kept is None:
         return None
     return Knot(with_skip(form, AutoSkip(profile).entries(kept)), predictor.predict_kept(form, kept))
-
-
-def _beaten(costs: Array, cost: Array) -> bool:
-    return bool(np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from quantlab.arrays import Mask
 from quantlab.errors import ConfigError
 from quantlab.matching import matches
-
-_Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def minimal_keys(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, ...]:
@@ -31,7 +29,7 @@ def minimal_keys(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, .
     entries, hits = _entries(layers)
     wanted = np.array([layer in kept for layer in layers])
     allowed = np.flatnonzero(~(hits & ~wanted).any(axis=1) & hits.any(axis=1))
-    reached: _Mask = np.logical_or.reduce(hits[allowed], axis=0)
+    reached: Mask = np.logical_or.reduce(hits[allowed], axis=0)
     if not reached[wanted].all():
         alone = [layer for layer, hit in zip(layers, reached, strict=True) if layer in kept and not hit]
         raise ConfigError(f"no skip entry keeps {alone[0]!r} without other layers: their names end with it as well")
@@ -50,6 +48,12 @@ def kept_by(layers: tuple[str, ...], skip: Collection[str]) -> frozenset[str]:
     return frozenset(layer for layer in layers if any(matches(entry, layer) for entry in skip))
 
 
+def kept_mask(layers: tuple[str, ...], skip: Collection[str]) -> Mask:
+    """Whether skip entries keep each layer."""
+    kept = kept_by(layers, skip)
+    return np.array([layer in kept for layer in layers], dtype=bool)
+
+
 @functools.lru_cache(maxsize=8)
 def kept_along(layers: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     """Pairs of indices (a, b) of which a cannot be kept without b, because every entry that keeps a keeps b."""
@@ -59,7 +63,7 @@ def kept_along(layers: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _entries(layers: tuple[str, ...]) -> tuple[list[str], _Mask]:
+def _entries(layers: tuple[str, ...]) -> tuple[list[str], Mask]:
     """Entries that a person would write, and which layers each keeps, one line an entry."""
     found: dict[str, None] = {}
     for layer in layers:

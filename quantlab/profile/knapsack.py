@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from quantlab.profile.table import Array
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+from quantlab.arrays import Array, Mask
 
 GAP = 1e-4
 """Relative distance from the optimum at which the solver may stop; errors are known less well than that."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from quantlab.arrays import Mask
 from quantlab.measurement import IDENTICAL_DB, Measurement, snr_db
-from quantlab.profile.keys import kept_by
-from quantlab.profile.knapsack import Mask
+from quantlab.profile.keys import kept_mask
 from quantlab.profile.table import Profile
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
@@ -64,8 +64,7 @@ class Predictor:
         """
         if isinstance(spec, ReferenceSpec):
             return Prediction(IDENTICAL_DB, self.profile.reference_bytes, self._base_ms)
-        kept = kept_by(self.profile.layers, spec.skip)
-        return self.predict_kept(spec, np.array([layer in kept for layer in self.profile.layers]))
+        return self.predict_kept(spec, kept_mask(self.profile.layers, spec.skip))
 
     def predict_kept(self, spec: QuantSpec, kept: Mask) -> Prediction:
         """The same for a form and the layers that it leaves unquantized, whatever the spec's own skip list."""
@@ -86,10 +85,9 @@ class Predictor:
         return self._corrections[min(alike, key=lambda known: _unlike(known, wanted))]
 
     def _raw(self, spec: QuantSpec, kept: Mask) -> Prediction:
-        error = float(self.profile.errors(spec)[~kept].sum() + self.profile.rounding[~kept].max(initial=0))
         memory = self.profile.reference_bytes - float(self.profile.saved(spec)[~kept].sum())
         latency = self._base_ms + float(self.profile.latency_changes(spec)[~kept].sum())
-        return Prediction(snr_db(self.profile.signal, error), memory, latency)
+        return Prediction(snr_db(self.profile.signal, self.profile.error(spec, kept)), memory, latency)
 
 
 def kind(spec: QuantSpec) -> tuple[Any, ...]:

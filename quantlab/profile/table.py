@@ -15,11 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from quantlab.arrays import Array, Mask
 from quantlab.cache import written
 from quantlab.errors import StudyError, unknown
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 COLUMNS = (
     *("layer", "block", "form", "parameters", "error", "signal", "bytes", "bytes_saved"),
@@ -144,6 +143,10 @@ class Profile:
             least[str(block)] = so_far if math.isfinite(so_far) else 0.0
         blocks = self._by_form[self.forms[0]]["block"]
         return np.array([least[str(block)] for block in blocks])
+
+    def error(self, spec: QuantSpec, kept: Mask) -> float:
+        """The squared error of a setting that leaves some layers unquantized: the others' errors, and rounding once."""
+        return float(self.errors(spec)[~kept].sum() + self.rounding[~kept].max(initial=0))
 
     def saved(self, spec: QuantSpec) -> Array:
         """Bytes that each layer saves under a setting."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quantlab.arrays import Array
 from quantlab.measurement import MEANINGLESS, Measurement
-from quantlab.profile.table import Array
 from quantlab.report.view import StudyView
 
 

@@ -12,7 +12,7 @@ from quantlab.measurement import MEANINGLESS
 from quantlab.report.view import StudyView, label
 from quantlab.spec import ReferenceSpec
 from quantlab.study.pictures import picture_path
-from quantlab.study.rows import Row
+from quantlab.study.rows import IMAGE_SCORES, RANKED_SCORES, Row
 
 
 def plot_images(study: StudyView) -> Figure:
@@ -49,6 +49,6 @@ def _title(study: StudyView, row: Row) -> str:
         title = f"winner\n{title}"
     if row.images and not isinstance(row.spec, ReferenceSpec):
         title += f"\n{row.images['psnr_db']:.1f} dB, SSIM {row.images['ssim']:.3f}"
-        more = {"ms_ssim": "MS-SSIM", "lpips": "LPIPS"}.items()
-        title += "".join(f"\n{name} {row.images[key]:.3f}" for key, name in more if key in row.images)
+        more = [key for key in IMAGE_SCORES if key in row.images and key not in RANKED_SCORES]
+        title += "".join(f"\n{IMAGE_SCORES[key]} {row.images[key]:.3f}" for key in more)
     return title

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
+from quantlab.arrays import Mask
 from quantlab.profile.auto import AutoSkip
-from quantlab.profile.keys import kept_by
-from quantlab.profile.knapsack import Mask
+from quantlab.profile.keys import kept_mask
 from quantlab.profile.table import Profile
 from quantlab.report.layer_grid import caveat, form_spec, short_form
 from quantlab.spec import Int4Spec, Int8Spec
@@ -84,20 +83,11 @@ def plot_kept(profile: Profile, skips: Mapping[str, Sequence[str]] | None = None
 
 def place(profile: Profile, spec: Int8Spec | Int4Spec, kept: Mask) -> tuple[float, float]:
     """MB that keeping layers adds, and the share that is left of the error without any kept."""
-    return float(profile.saved(spec)[kept].sum() / 1e6), _error(profile, spec, kept) / _error(
-        profile, spec, kept & False
-    )
-
-
-def _error(profile: Profile, spec: Int8Spec | Int4Spec, kept: Mask) -> float:
-    return float(profile.errors(spec)[~kept].sum() + profile.rounding[~kept].max(initial=0))
+    left = profile.error(spec, kept) / profile.error(spec, kept & False)
+    return float(profile.saved(spec)[kept].sum() / 1e6), left
 
 
 def _named(profile: Profile, skips: Mapping[str, Sequence[str]]) -> dict[str, Mask]:
     """The layers of each list that keeps some, but not all."""
-    masks = {}
-    for name, entries in skips.items():
-        kept = kept_by(profile.layers, entries)
-        if 0 < len(kept) < len(profile.layers):
-            masks[name] = np.array([layer in kept for layer in profile.layers])
-    return masks
+    masks = {name: kept_mask(profile.layers, entries) for name, entries in skips.items()}
+    return {name: kept for name, kept in masks.items() if kept.any() and not kept.all()}

@@ -12,9 +12,10 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from quantlab.arrays import Array
 from quantlab.measurement import MEANINGLESS
-from quantlab.profile.table import Array, Profile
-from quantlab.spec import Int4Spec, Int8Spec
+from quantlab.profile.table import Profile
+from quantlab.spec import Int4Spec, Int8Spec, brief
 
 _CELL = 0.185
 """Width of a cell in inches."""
@@ -151,8 +152,7 @@ def draw_scale(figure: Figure, axes: Sequence[Axes], panel: Panel, label: str, e
 
 def short_form(profile: Profile, form: str) -> str:
     """A form in a few words: the model's own dtype left out."""
-    dtype = str(profile.belongs.get("dtype", "float16"))
-    return form.removeprefix("llm_").removeprefix("bnb_4bit ").replace(f" compute={dtype}", "")
+    return brief(form, str(profile.belongs.get("dtype", "float16")))
 
 
 def form_spec(form: str) -> Int8Spec | Int4Spec:

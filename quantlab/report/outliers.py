@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from quantlab.profile.table import OUTLIER_SHARE, Array, Profile
+from quantlab.arrays import Array
+from quantlab.profile.table import OUTLIER_SHARE, Profile
 from quantlab.report.layer_grid import Panel, caveat, draw_panels, draw_scale
 
 THRESHOLD = 6.0

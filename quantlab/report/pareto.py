@@ -7,14 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quantlab.report.floor import draw_floor
+from quantlab.report.kinds import KINDS
 from quantlab.report.view import StudyView, label
-
-_STYLE = {
-    "llm_int8": ("#3b6fb6", "o", "LLM.int8()"),
-    "nf4": ("#c8553d", "s", "nf4"),
-    "fp4": ("#e0a030", "D", "fp4"),
-    "reference": ("#222222", "*", "reference"),
-}
 
 
 def plot_pareto(study: StudyView) -> Figure:
@@ -64,7 +58,7 @@ def _intervals(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str
         some[column].astype(float) * scale,
         some["snr_low_db"].astype(float),
         some["snr_high_db"].astype(float),
-        colors=[_STYLE[kind][0] for kind in kinds],
+        colors=[KINDS[kind][0] for kind in kinds],
         linewidth=0.8,
         alpha=0.5,
         zorder=1,
@@ -73,7 +67,7 @@ def _intervals(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str
 
 def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> None:
     kinds = settings["bnb_4bit_quant_type"].fillna("llm_int8")
-    for kind, (colour, marker, name) in _STYLE.items():
+    for kind, (colour, marker, name) in KINDS.items():
         part = settings[kinds == kind]
         for on_front in (False, True):
             some = part[part["pareto"] == on_front]

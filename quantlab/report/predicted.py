@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 
 from quantlab.measurement import MEANINGLESS
 from quantlab.report.calibration import Calibration, calibration
+from quantlab.report.kinds import KINDS
 from quantlab.report.view import StudyView
-
-_KINDS = {"llm_int8": ("#3b6fb6", "LLM.int8()"), "nf4": ("#c8553d", "nf4"), "fp4": ("#e0a030", "fp4")}
 
 
 def plot_predicted(study: StudyView) -> Figure:
@@ -23,7 +22,7 @@ def plot_predicted(study: StudyView) -> Figure:
     measured = {row.spec.key: row.measurement for row in study.rows if row.measurement is not None}
     shown = set()
     for key, predicted in sorted(study.predictions.items(), key=lambda item: item[1]["memory_bytes"]):
-        colour, name = _KINDS.get(_kind(key), ("#222222", "reference"))
+        colour, _, name = KINDS[_kind(key)]
         label = None if name in shown else name
         shown.add(name)
         at = (predicted["memory_bytes"] / 1e6, predicted["snr_db"])

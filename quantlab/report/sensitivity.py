@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from quantlab.profile.table import Array, Profile
+from quantlab.arrays import Array
+from quantlab.profile.table import Profile
 from quantlab.report.layer_grid import Panel, caveat, draw_panels, draw_scale, short_form
 
 

@@ -19,7 +19,7 @@ from quantlab.intervals import LABEL
 from quantlab.measurement import MEANINGLESS, Outcome
 from quantlab.profile import table as profiles
 from quantlab.profile.table import Profile
-from quantlab.spec import ReferenceSpec, shortened
+from quantlab.spec import ReferenceSpec, brief, shortened
 from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
 from quantlab.study.front import Winner, choose
@@ -142,7 +142,7 @@ class StudyView:
 def label(study: StudyView, row: Row) -> str:
     """A row's setting in a few words: the model's own dtype left out, a skip list by its name or cut short."""
     key, _, skip = row.spec.key.partition(" skip=")
-    key = key.removeprefix("llm_").removeprefix("bnb_4bit ").replace(f" compute={study.model.dtype.value}", "")
+    key = brief(key, study.model.dtype.value)
     return shortened(f"{key} skip={skip_names(study.model).get(skip, skip)}") if skip else key
 
 

@@ -24,10 +24,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from quantlab.arrays import Array, Mask
 from quantlab.errors import ConfigError
 from quantlab.measurement import IDENTICAL_DB
 from quantlab.study.drift import TOLERANCE
@@ -37,7 +37,6 @@ from quantlab.study.rows import Row
 LEAST_PROBES = 4
 """Nothing is decided on fewer: a scatter from two or three values is hardly known."""
 
-_Array = np.ndarray[Any, np.dtype[np.float64]]
 _Probes = Sequence[dict[str, float]]
 _Place = tuple[float, float, int]
 
@@ -98,13 +97,13 @@ class Race:
         return f"dominated by trial {self._numbers[rivals[beaten.argmax()]]} at {100 * self._confidence:g} %"
 
 
-def _above(values: _Array, bound: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _above(values: Array, bound: float) -> Mask:
     """Whether each line's t statistic is beyond the bound; a line without scatter is told by its sign."""
     mean, scatter = values.mean(axis=1), values.std(axis=1, ddof=1)
     return np.asarray((mean > 0) & (mean * math.sqrt(values.shape[1]) > bound * scatter))
 
 
-def _errors(probes: _Probes) -> _Array:
+def _errors(probes: _Probes) -> Array:
     """Squared error by probe, cut off where it stands for identical. The signal is the same for all settings."""
     least = np.finfo(float).tiny
     return np.array([max(p["error"], p["signal"] * 10 ** (-IDENTICAL_DB / 10), least) for p in probes])

@@ -19,14 +19,12 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve
 
+from quantlab.arrays import Array, Mask
 from quantlab.config import BudgetConfig
-from quantlab.profile.knapsack import Mask
 from quantlab.profile.predict import Predictor, kind
 from quantlab.search.space import Params, Space
 from quantlab.spec import COMPUTE_DTYPES, QUANT_TYPES, Int8Spec, QuantSpec
 from quantlab.study.journal import PARTIAL
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 PER_RANGE = 25
 """Values of a continuous parameter that are candidates."""

@@ -16,11 +16,11 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from quantlab.arrays import Mask
 from quantlab.config import SpaceConfig
 from quantlab.errors import ConfigError, unknown
 from quantlab.profile.auto import AutoSkip, with_skip
-from quantlab.profile.keys import kept_by
-from quantlab.profile.knapsack import Mask
+from quantlab.profile.keys import kept_mask
 from quantlab.profile.table import Profile
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
@@ -140,8 +140,7 @@ class Space:
         form, named = self._form(params), self._named(params["skip"])
         if _is_auto(params["skip"]):
             return form, self._auto.kept(form, round(params["skip_share"], 4), named)
-        kept = kept_by(self._auto.profile.layers, named)
-        return form, np.array([layer in kept for layer in self._auto.profile.layers])
+        return form, kept_mask(self._auto.profile.layers, named)
 
     def params(self, spec: QuantSpec) -> Params | None:
         """Parameters that stand for a spec, or None where the space does not hold it, or nobody can tell."""

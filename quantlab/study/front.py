@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from quantlab.arrays import Array, Mask
 from quantlab.config import BudgetConfig, Rule
 from quantlab.errors import ConfigError, StudyError
 from quantlab.measurement import MEANINGLESS, Measurement
@@ -42,16 +43,20 @@ def front(rows: Sequence[Row]) -> list[Row]:
     Where fidelity is not meaningful, memory and latency alone count.
     """
     pairs = measured(rows)
-    costs = _costs([m for _, m in pairs])
-    members = []
-    for (row, m), cost in zip(pairs, costs, strict=True):
-        beaten = np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1))
-        if not beaten:
-            members.append((m.memory_bytes, row.number, row))
-    return [row for _, _, row in sorted(members, key=lambda member: member[:2])]
+    members = itertools.compress(pairs, nondominated(_costs([m for _, m in pairs])))
+    return [row for row, _ in sorted(members, key=lambda pair: (pair[1].memory_bytes, pair[0].number))]
 
 
-def _costs(measurements: Sequence[Measurement]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def nondominated(costs: Array) -> Mask:
+    """Which lines no other dominates, each a setting and each column an objective to be minimised.
+
+    Equal lines do not dominate each other.
+    """
+    beaten = [np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1)) for cost in costs]
+    return ~np.array(beaten, dtype=bool)
+
+
+def _costs(measurements: Sequence[Measurement]) -> Array:
     """One line a measurement, one column an objective, all to be minimised."""
     costs = np.array([[-m.snr_db, m.memory_bytes, m.latency_ms] for m in measurements], dtype=float).reshape(-1, 3)
     return costs if all(m.fidelity_is_meaningful for m in measurements) else costs[:, 1:]

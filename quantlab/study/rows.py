@@ -13,6 +13,12 @@ from quantlab.spec import QuantSpec, from_dict, to_dict
 OUTCOME, SPEC, REPEATS = "outcome", "spec", "repeat_of"
 """Names of the user attributes that a trial carries."""
 
+IMAGE_SCORES = {"psnr_db": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
+"""What the scores in `Row.images` are called."""
+
+RANKED_SCORES = ("psnr_db", "ssim")
+"""Those that every drawing has; SNR is compared with them."""
+
 INTERRUPTED = "Interrupted"
 
 
@@ -25,7 +31,7 @@ class Row:
         spec: the setting.
         outcome: what came of it.
         repeat_of: number of the row that measured the same setting before, whose numbers these are.
-        images: scores of the full generations by name, where the setting is a finalist.
+        images: scores of the full generations, by `IMAGE_SCORES`, where the setting is a finalist.
     """
 
     number: int

@@ -14,7 +14,7 @@ from quantlab.intervals import snr_interval
 from quantlab.measurement import MEANINGLESS, Failure, Pruned
 from quantlab.spec import ReferenceSpec
 from quantlab.study.front import front
-from quantlab.study.rows import Row
+from quantlab.study.rows import IMAGE_SCORES, Row
 from quantlab.study.ties import ties
 
 _MEASURED = (
@@ -35,10 +35,9 @@ _MEASURED = (
     "parameters_kept",
     "output_sha256",
 )
-IMAGE_COLUMNS = ("psnr_db", "ssim", "ms_ssim", "lpips")
 _COLUMNS = (
     *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "probes", "snr_db", "snr_low_db"),
-    *("snr_high_db", "indistinguishable", *_MEASURED, *IMAGE_COLUMNS, "snr_db_by_timestep", "device", "threads"),
+    *("snr_high_db", "indistinguishable", *_MEASURED, *IMAGE_SCORES, "snr_db_by_timestep", "device", "threads"),
     *("pareto", "ties_with", "repeat_of", "failure", "notes"),
 )
 
@@ -71,7 +70,7 @@ def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
             "snr_high_db": interval.high if interval else None,
             **{name: getattr(m, name) if m else None for name in _MEASURED},
             "indistinguishable": indistinguishable(m, floor_db) if m else None,
-            **{name: (row.images or {}).get(name) for name in IMAGE_COLUMNS},
+            **{name: (row.images or {}).get(name) for name in IMAGE_SCORES},
             "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if m else None,
             "device": m.provenance.get("device") if m else None,
             "threads": m.provenance.get("threads") if m else None,
@@ -99,7 +98,7 @@ def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
         "probes",
     )
     truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto", "indistinguishable")
-    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", *IMAGE_COLUMNS, "llm_int8_threshold")
+    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", *IMAGE_SCORES, "llm_int8_threshold")
     dtypes = {}
     for name in frame.columns:
         if name == "number":

@@ -10,10 +10,7 @@ from scipy.stats import norm, spearmanr
 
 from quantlab.intervals import CONFIDENCE
 from quantlab.spec import ReferenceSpec
-from quantlab.study.rows import Row
-
-IMAGE_SCORES = {"psnr_db": "PSNR", "ssim": "SSIM"}
-"""The image scores that are compared with SNR, by what they are called."""
+from quantlab.study.rows import IMAGE_SCORES, RANKED_SCORES, Row
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def rank_correlation(scores: Sequence[float], others: Sequence[float]) -> RankCo
 
 
 def tier_correlations(rows: Sequence[Row]) -> dict[str, RankCorrelation]:
-    """Rank correlation of SNR with each of `IMAGE_SCORES` over the settings that drew images; empty where none did.
+    """Rank correlation of SNR with each of `RANKED_SCORES` over the settings that drew images; empty where none did.
 
     The reference is no setting: it is identical to itself by both and would only add to the agreement.
     """
@@ -72,7 +69,7 @@ def tier_correlations(rows: Sequence[Row]) -> dict[str, RankCorrelation]:
     if not drawn:
         return {}
     snr = [m.snr_db for m, _ in drawn]
-    return {name: rank_correlation(snr, [images[name] for _, images in drawn]) for name in IMAGE_SCORES}
+    return {name: rank_correlation(snr, [images[name] for _, images in drawn]) for name in RANKED_SCORES}
 
 
 def tiers_line(correlations: dict[str, RankCorrelation]) -> str:

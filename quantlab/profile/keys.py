@@ -7,16 +7,18 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from quantlab.errors import ConfigError
 from quantlab.matching import matches
+from quantlab.profile.cover import smallest_cover
 
 _Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def minimal_keys(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, ...]:
-    """The fewest skip entries that keep exactly some layers, the shortest of several; a whole block becomes one.
+    """The fewest skip entries that keep exactly some layers, of several such lists the shortest, then the first.
+
+    A whole block becomes one entry.
 
     Args:
         layers: paths of all linear layers.
@@ -35,14 +37,7 @@ def minimal_keys(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, .
     if not reached[wanted].all():
         alone = [layer for layer, hit in zip(layers, reached, strict=True) if layer in kept and not hit]
         raise ConfigError(f"no skip entry keeps {alone[0]!r} without other layers: their names end with it as well")
-    lengths = np.array([len(entries[i]) for i in allowed], dtype=float)
-    found = milp(
-        1 + lengths / (1 + 10 * lengths.sum()),  # lengths decide only between covers of equal size
-        integrality=np.ones(len(allowed)),
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(hits[allowed].T[wanted].astype(float), 1, np.inf),
-    )
-    return tuple(sorted(entries[i] for i, x in zip(allowed, found.x, strict=True) if x > 0.5))
+    return smallest_cover([entries[i] for i in allowed], hits[allowed][:, wanted])
 
 
 def kept_by(layers: tuple[str, ...], skip: Collection[str]) -> frozenset[str]:

@@ -144,3 +144,9 @@ def test_no_fewer_entries_mean_the_same_layers(chosen: set[str]) -> None:
             if any(word[0].isdigit() for word in fewer):
                 continue  # nobody writes these
             assert kept_by(SMALL, fewer) != kept, fewer
+
+
+def test_of_equally_few_and_short_entries_the_first_in_the_alphabet_are_written() -> None:
+    layers = ("attn", "b.k.0", "k.attn", "b.q", "k")
+    for order in itertools.permutations(layers):
+        assert minimal_keys(order, set(layers)) == ("attn", "b", "k")  # q would do for b

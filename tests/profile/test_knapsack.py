@@ -7,9 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
+from quantlab.errors import StudyError
+from quantlab.profile import knapsack
 from quantlab.profile.knapsack import GAP, Limit, best_kept
 
 
@@ -93,3 +96,70 @@ def test_greed_by_gain_per_weight_comes_within_one_percent_on_a_model_of_real_si
         if sizes[index] <= left:
             greedy, left = greedy + gains[index], left - sizes[index]
     assert 0.99 * gains[kept].sum() <= greedy <= gains[kept].sum() * (1 + GAP)
+
+
+# A solver without time
+
+
+@pytest.fixture
+def no_time(monkeypatch):
+    monkeypatch.setattr(knapsack, "TIME_LIMIT_S", 0.0)
+
+
+@pytest.fixture
+def instance():
+    """Sizes and gains of a hundred layers, which no presolve settles."""
+    random = np.random.default_rng(3)
+    return random.integers(100, 1000, 100).astype(float), random.integers(100, 1000, 100).astype(float)
+
+
+def test_without_time_the_best_layers_for_a_size_are_found_by_greed(no_time, instance) -> None:
+    sizes, gains = instance
+    given = [Limit(sizes, sizes.sum() / 3)], [(0, 1)], np.arange(100) == 5
+    kept = best_kept(gains, *given)
+    assert kept is not None
+    assert within(kept, *given)
+    knapsack.TIME_LIMIT_S = 10.0
+    best = best_kept(gains, *given)
+    assert gains[kept].sum() >= 0.95 * gains[best].sum()
+
+
+def test_without_time_the_smallest_size_for_an_error_is_found_by_greed(no_time, instance) -> None:
+    sizes, errors = instance
+    enough = Limit(-errors, -0.6 * errors.sum())
+    kept = best_kept(-sizes, [Limit(np.ones(100), 99), enough], [(0, 1)])
+    assert kept is not None
+    assert within(kept, [enough], [(0, 1)])
+    knapsack.TIME_LIMIT_S = 10.0
+    best = best_kept(-sizes, [Limit(np.ones(100), 99), enough], [(0, 1)])
+    assert sizes[kept].sum() <= 1.05 * sizes[best].sum()
+
+
+def test_without_time_and_without_layers_within_the_limits_nobody_says_that_there_are_none(no_time, instance) -> None:
+    sizes, gains = instance
+    both = [Limit(sizes, 0.4 * sizes.sum()), Limit(-gains, -0.7 * gains.sum())]
+    with pytest.raises(StudyError, match=r"whether any layers keep the limits was not found in 0 s"):
+        best_kept(gains, both)
+    knapsack.TIME_LIMIT_S = 10.0
+    best_kept(gains, both)  # there is an answer
+
+
+def test_what_the_solver_has_when_its_time_ends_is_taken(monkeypatch) -> None:
+    found = OptimizeResult(status=1, x=np.array([0.0, 1.0, 0.0]))
+    monkeypatch.setattr(knapsack, "milp", lambda *args, **options: found)
+    kept = best_kept(np.ones(3), [Limit(np.ones(3), 2)])
+    assert kept is not None
+    assert kept.tolist() == [False, True, False]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(instances())
+def test_greed_keeps_the_limits_or_says_nothing(monkeypatch, instance) -> None:
+    monkeypatch.setattr(knapsack, "milp", lambda *args, **options: OptimizeResult(status=1, x=None))
+    gains, limits, along, fixed = instance
+    try:
+        kept = best_kept(gains, limits, along, fixed)
+    except StudyError:
+        return
+    assert kept is not None
+    assert within(kept, limits, along, fixed)

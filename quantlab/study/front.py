@@ -160,11 +160,16 @@ def _figures(m: Measurement) -> str:
 
 
 def _nothing_fits(candidates: list[tuple[Row, Measurement]], budget: BudgetConfig) -> str:
+    """Names the setting whose measurements are nearest to the limits: how many times over, multiplied.
+
+    Of SNR that is the relative L2 error over the largest one that the limit allows.
+    """
     limits = {"memory_mb": budget.memory_mb, "latency_ms": budget.latency_ms, "min_snr_db": budget.min_snr_db}
 
     def miss(pair: tuple[Row, Measurement]) -> float:
-        shares = [v / max(abs(limits[k] or 0), 1e-9) for k, v in violations(pair[1], budget).items()]
-        return sum(max(share, 0) for share in shares)
+        over = {name: value for name, value in violations(pair[1], budget).items() if value > 0}
+        error = over.pop("min_snr_db", 0.0) * math.log(10) / 20
+        return error + sum(math.log1p(value / max(limits[name] or 0, 1e-9)) for name, value in over.items())
 
     row, m = min(candidates, key=miss)
     missed = ", ".join(

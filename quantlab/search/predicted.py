@@ -54,18 +54,28 @@ class Measured:
         """What was measured so far."""
         return [(row.spec, row.measurement) for row in self._known.values() if row.measurement is not None]
 
-    def row(self, spec: QuantSpec) -> Row:
-        """The setting's row, measured now or before."""
+    def row(self, spec: QuantSpec, asked: bool = True) -> Row:
+        """The setting's row, measured now or before.
+
+        Args:
+            spec: the setting.
+            asked: whether it may win, or is measured for comparison only; what may win once may win for good.
+        """
         if spec.key not in self._known:
             number = min((row.number for row in self._known.values()), default=0)
             outcome = self._executor.submit(spec).result()
-            row = Row(min(number, 0) - 1, spec, outcome)
-            self._store.record_outside(row.number, spec, outcome)
-            self._known[spec.key] = row
+            row = Row(min(number, 0) - 1, spec, outcome, asked=asked)
+            self._keep(row)
             self._report(row)
             if row.measurement is None:
                 self._executor.check()
+        elif asked and not self._known[spec.key].asked:
+            self._keep(dataclasses.replace(self._known[spec.key], asked=True))
         return self._known[spec.key]
+
+    def _keep(self, row: Row) -> None:
+        self._store.record_outside(row.number, row.spec, row.outcome, row.asked)
+        self._known[row.spec.key] = row
 
     def knots(self, knots: Iterable[Knot]) -> None:
         """Measure the knots of a predicted front, and keep what was predicted of each that was not measured before."""

@@ -85,7 +85,10 @@ def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, floa
 
 
 def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
-    """The winner among the front's quantized members; anchors outside the space win only where nothing else can.
+    """The winner among the front's quantized members; anchors that nobody asked for win only where nothing else can.
+
+    Asked for is what the search's space holds, and in a study of ``quantlab profile`` its forms and what it predicted:
+    a sweep that goes on with such a study chooses among both.
 
     Of those that tie in SNR with what the rule picks and are cheaper, the one with the least memory wins in its place
     (`quantlab.study.ties`). Where fidelity is not meaningful, no rule looks at it.
@@ -109,10 +112,10 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     within = [(row, m) for row, m in candidates if all(v <= 0 for v in violations(m, budget).values())]
     if not within:
         raise StudyError(_nothing_fits(candidates, budget))
-    asked = [(row, m) for row, m in within if row.number >= 0] or within
+    asked = [(row, m) for row, m in within if row.asked] or within
     members = {row.number for row in front(rows)}
     pairs = [(row, m) for row, m in asked if row.number in members]
-    if not pairs:  # all that was asked for is beaten by the reference, or by an anchor outside the space
+    if not pairs:  # all that was asked for is beaten by the reference, or by an anchor that was not
         members = {row.number for row in front([row for row, _ in asked])}
         pairs = [(row, m) for row, m in asked if row.number in members]
     reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)

@@ -28,9 +28,9 @@ def measure_grid(config: BenchConfig, folder: Path) -> tuple[Space, pd.DataFrame
     if (folder / PROFILE).exists() and seconds.exists() and (folder / GRID).exists():
         profile = table.load(folder / PROFILE)
         space = unresolved.with_auto(AutoSkip(profile))
-        grid = _read(folder / GRID)
-        if set(grid.index) >= {space.spec(params).key for params in space.grid()}:
-            return space, grid, float(seconds.read_text())
+        keys, grid = _keys(space), _read(folder / GRID)
+        if set(grid.index) >= set(keys):
+            return space, grid.loc[keys], float(seconds.read_text())
     with Lab(config.model, config.score, config.device, config.lab) as lab:
         belongs = identity(config.model, config.score, lab.fingerprint, lab.probe_set.fingerprint, lab.provenance)
         start = time.perf_counter()
@@ -44,7 +44,11 @@ def measure_grid(config: BenchConfig, folder: Path) -> tuple[Space, pd.DataFrame
             spec = space.spec(params)
             if spec.key not in known:
                 _append(folder / GRID, _line(lab.measure(spec)))
-    return space, _read(folder / GRID), float(seconds.read_text())
+    return space, _read(folder / GRID).loc[_keys(space)], float(seconds.read_text())
+
+
+def _keys(space: Space) -> list[str]:
+    return [space.spec(params).key for params in space.grid()]
 
 
 def _line(m: Measurement) -> dict[str, object]:

@@ -48,7 +48,7 @@ def main(config: ProfileCommandConfig) -> int:
 
             measured = Measured(store, InProcess(lab), report)
             for spec in [*anchors(config.model), *forms]:
-                measured.row(spec)
+                measured.row(spec, asked=spec in forms)
             predictor = Predictor(profile, measured.settings())
             measured.knots(predicted_front(predictor, forms, shares))
             if config.budget != BudgetConfig():

@@ -53,13 +53,17 @@ def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: Budget
 
     With a limit on memory or latency it has the highest SNR, else the least memory.
     """
-    found = [knot for form in forms if (knot := _best_of(predictor, form, budget)) is not None]
+    return best_of([knot for form in forms if (knot := _best_in(predictor, form, budget)) is not None], budget)
+
+
+def best_of(knots: Sequence[Knot], budget: BudgetConfig) -> Knot | None:
+    """The best of settings that are predicted to keep a budget, by the rule of `best_within`; None of none."""
     if budget.memory_mb is None and budget.latency_ms is None:
-        return min(found, key=lambda knot: knot.prediction.memory_bytes, default=None)
-    return max(found, key=lambda knot: knot.prediction.snr_db, default=None)
+        return min(knots, key=lambda knot: knot.prediction.memory_bytes, default=None)
+    return max(knots, key=lambda knot: knot.prediction.snr_db, default=None)
 
 
-def _best_of(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Knot | None:
+def _best_in(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> Knot | None:
     """One knapsack with as many constraints as there are limits."""
     profile = predictor.profile
     errors, saved = profile.errors(form), profile.saved(form)

@@ -35,10 +35,11 @@ def minimal_keys(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, .
         raise ConfigError(f"no skip entry keeps {alone[0]!r} without other layers: their names end with it as well")
     lengths = np.array([len(entries[i]) for i in allowed], dtype=float)
     found = milp(
-        1 + lengths / (1 + 10 * lengths.sum()),  # lengths decide only between covers of equal size
+        lengths + lengths.sum() + 1,  # whole numbers: no saving of letters is worth an entry
         integrality=np.ones(len(allowed)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(hits[allowed].T[wanted].astype(float), 1, np.inf),
+        options={"mip_rel_gap": 0.0},
     )
     return tuple(sorted(entries[i] for i, x in zip(allowed, found.x, strict=True) if x > 0.5))
 

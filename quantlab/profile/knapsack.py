@@ -12,9 +12,16 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from quantlab.arrays import Array, Mask
+from quantlab.errors import StudyError
 
 GAP = 1e-4
 """Relative distance from the optimum at which the solver may stop; errors are known less well than that."""
+
+TIME_LIMIT_S = 10.0
+"""Seconds after which the solver gives the best that it has found, if it has found anything."""
+
+_TIMED_OUT = 1
+"""A status of `scipy.optimize.milp`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ def best_kept(
         limits: what the kept layers may take.
         along: pairs (a, b) of layers of which a is not kept without b.
         fixed: layers that are kept in any case; they count towards the limits.
+
+    Raises:
+        StudyError: where the time does not suffice to find any, or that there are none.
     """
     count = len(gains)
     finite = np.isfinite(gains)
@@ -55,8 +65,10 @@ def best_kept(
         integrality=np.ones(count),
         bounds=Bounds(least, 1),
         constraints=rows,
-        options={"mip_rel_gap": GAP, "time_limit": 10.0},
+        options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
     )
+    if found.x is None and found.status == _TIMED_OUT:
+        raise StudyError(f"no layers within the limits were found in {TIME_LIMIT_S:g} s; loosen the budget")
     return None if found.x is None else np.asarray(found.x > 0.5)
 
 

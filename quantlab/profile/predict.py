@@ -93,7 +93,7 @@ class Predictor:
 def kind(spec: QuantSpec) -> tuple[Any, ...]:
     """All that a setting is but its skip list, what matters most first."""
     if isinstance(spec, Int8Spec):
-        return ("int8, outliers" if spec.threshold else "int8", spec.threshold)
+        return ("int8, outliers" if spec.threshold else "int8", spec.threshold, spec.has_fp16_weight)
     assert isinstance(spec, Int4Spec)
     return (spec.quant_type, spec.compute_dtype, spec.double_quant)
 

@@ -149,7 +149,12 @@ class Profile:
         return float(self.errors(spec)[~kept].sum() + self.rounding[~kept].max(initial=0))
 
     def saved(self, spec: QuantSpec) -> Array:
-        """Bytes that each layer saves under a setting."""
+        """Bytes that each layer saves under a setting.
+
+        With ``llm_int8_has_fp16_weight`` the 16-bit weight stays beside the int8 one, so that nothing is saved.
+        """
+        if isinstance(spec, Int8Spec) and spec.has_fp16_weight:
+            return -self.column(self._nearest(spec), "bytes")
         return self.column(self._nearest(spec), "bytes_saved")
 
     def latency_changes(self, spec: QuantSpec) -> Array:

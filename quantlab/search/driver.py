@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ class Driver:
         before = len(self._known)
         with self._ends_after_trial():
             again = self._store.interrupted()
+            self._ask_for_known()
             while self._store.has_waiting and not self._stop:
                 self._run_trial(self._store.optuna_study.ask())
             for number, spec in enumerate(self._anchors):
@@ -119,6 +121,13 @@ class Driver:
         outcome = self._executor.submit(spec).result()
         self._store.record_outside(number, spec, outcome)
         self._learn(Row(number, spec, outcome), measured=True)
+
+    def _ask_for_known(self) -> None:
+        """What a profile measured for comparison only, and the space holds, may win from here on."""
+        for key, row in self._known.items():
+            if not row.asked and self._space.params(row.spec) is not None:
+                self._known[key] = dataclasses.replace(row, asked=True)
+                self._store.record_outside(row.number, row.spec, row.outcome, asked=True)
 
     def _run_grid(self) -> None:
         for params in self._space.grid():
@@ -163,10 +172,10 @@ class Driver:
         return earlier is None
 
     def _watch(self, spec: QuantSpec) -> Watch | None:
-        """A race against the front of what was asked for: what only an anchor outside the space beats may yet win."""
+        """A race against the front of what was asked for: what only another anchor beats may yet win."""
         if not self._search.racing or any(spec.key == anchor.key for anchor in self._anchors):
             return None
-        members = front([row for row in self._known.values() if row.number >= 0])
+        members = front([row for row in self._known.values() if row.asked])
         return Race(members, self._search.racing_confidence) if members else None
 
     def _learn(self, row: Row, measured: bool) -> None:

@@ -90,7 +90,10 @@ def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, floa
 
 
 def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) -> Winner:
-    """The winner among the front's quantized members; anchors outside the space win only where nothing else can.
+    """The winner among the front's quantized members; anchors that nobody asked for win only where nothing else can.
+
+    Asked for is what the search's space holds, and in a study of ``quantlab profile`` its forms and what it predicted:
+    a sweep that goes on with such a study chooses among both.
 
     Of those that tie in SNR with what the rule picks and are cheaper, the one with the least memory wins in its place
     (`quantlab.study.ties`). Where fidelity is not meaningful, no rule looks at it.
@@ -114,10 +117,10 @@ def choose(rows: Sequence[Row], budget: BudgetConfig, rule: Rule = Rule.auto) ->
     within = [(row, m) for row, m in candidates if all(v <= 0 for v in violations(m, budget).values())]
     if not within:
         raise StudyError(_nothing_fits(candidates, budget))
-    asked = [(row, m) for row, m in within if row.number >= 0] or within
+    asked = [(row, m) for row, m in within if row.asked] or within
     members = {row.number for row in front(rows)}
     pairs = [(row, m) for row, m in asked if row.number in members]
-    if not pairs:  # all that was asked for is beaten by the reference, or by an anchor outside the space
+    if not pairs:  # all that was asked for is beaten by the reference, or by an anchor that was not
         members = {row.number for row in front([row for row, _ in asked])}
         pairs = [(row, m) for row, m in asked if row.number in members]
     reference = next((pair for pair in measured(rows) if isinstance(pair[0].spec, ReferenceSpec)), None)
@@ -165,11 +168,16 @@ def _figures(m: Measurement) -> str:
 
 
 def _nothing_fits(candidates: list[tuple[Row, Measurement]], budget: BudgetConfig) -> str:
+    """Names the setting whose measurements are nearest to the limits: how many times over, multiplied.
+
+    Of SNR that is the relative L2 error over the largest one that the limit allows.
+    """
     limits = {"memory_mb": budget.memory_mb, "latency_ms": budget.latency_ms, "min_snr_db": budget.min_snr_db}
 
     def miss(pair: tuple[Row, Measurement]) -> float:
-        shares = [v / max(abs(limits[k] or 0), 1e-9) for k, v in violations(pair[1], budget).items()]
-        return sum(max(share, 0) for share in shares)
+        over = {name: value for name, value in violations(pair[1], budget).items() if value > 0}
+        error = over.pop("min_snr_db", 0.0) * math.log(10) / 20
+        return error + sum(math.log1p(value / max(limits[name] or 0, 1e-9)) for name, value in over.items())
 
     row, m = min(candidates, key=miss)
     missed = ", ".join(

@@ -27,11 +27,14 @@ class Row:
     """One setting of a study.
 
     Attributes:
-        number: the Optuna trial's number; negative for anchors that are no point of the search space.
+        number: the Optuna trial's number; negative for what no sampler proposed: anchors that are no point of the
+            search space, and what ``quantlab profile`` measured.
         spec: the setting.
         outcome: what came of it.
         repeat_of: number of the row that measured the same setting before, whose numbers these are.
         images: scores of the full generations, by `IMAGE_SCORES`, where the setting is a finalist.
+        asked: whether somebody asked for the setting: a search whose space holds it, or a profile that has it as a form
+            or predicted it. An anchor that is neither is measured for comparison only.
     """
 
     number: int
@@ -39,6 +42,10 @@ class Row:
     outcome: Outcome
     repeat_of: int | None = None
     images: dict[str, float] | None = None
+    asked: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", self.asked or self.number >= 0)
 
     @property
     def measurement(self) -> Measurement | None:
@@ -64,13 +71,19 @@ def outcome_from_dict(data: dict[str, Any]) -> Outcome:
 
 
 def row_to_dict(row: Row) -> dict[str, Any]:
-    """An anchor's row as a study attribute."""
-    return {"number": row.number, SPEC: to_dict(row.spec), OUTCOME: outcome_to_dict(row.outcome)}
+    """The row of what no sampler proposed as a study attribute."""
+    return {
+        "number": row.number,
+        "asked": row.asked,
+        SPEC: to_dict(row.spec),
+        OUTCOME: outcome_to_dict(row.outcome),
+    }
 
 
 def row_from_dict(data: dict[str, Any], images: dict[str, float] | None) -> Row:
     """The row that `row_to_dict` wrote."""
-    return Row(data["number"], from_dict(data[SPEC]), outcome_from_dict(data[OUTCOME]), None, images)
+    outcome = outcome_from_dict(data[OUTCOME])
+    return Row(data["number"], from_dict(data[SPEC]), outcome, None, images, data.get("asked", False))
 
 
 def row_from_trial(trial: optuna.trial.FrozenTrial, images: dict[str, dict[str, float]]) -> Row | None:

@@ -137,7 +137,7 @@ class StudyStore:
         return dict(self.optuna_study.user_attrs.get(_IDENTITY, {}))
 
     def rows(self) -> list[Row]:
-        """All rows: the anchors outside the space, then the finished trials by number."""
+        """All rows: what no sampler proposed, then the finished trials by number."""
         attrs = self.optuna_study.user_attrs
         images = {key.removeprefix(_IMAGES): value for key, value in attrs.items() if key.startswith(_IMAGES)}
         outside = [value for key, value in attrs.items() if key.startswith(_ANCHOR)]
@@ -155,9 +155,10 @@ class StudyStore:
                 found.setdefault(row.spec.key, row)
         return found
 
-    def record_outside(self, number: int, spec: QuantSpec, outcome: Outcome) -> None:
-        """Keep the outcome of an anchor that is no point of the search space."""
-        self.optuna_study.set_user_attr(_ANCHOR + spec.key, row_to_dict(Row(number, spec, outcome)))
+    def record_outside(self, number: int, spec: QuantSpec, outcome: Outcome, asked: bool = False) -> None:
+        """Keep the outcome of what no sampler proposed, in the place of what was kept of it; names as in `Row`."""
+        row = Row(number, spec, outcome, asked=asked)
+        self.optuna_study.set_user_attr(_ANCHOR + spec.key, row_to_dict(row))
 
     def record_prediction(self, key: str, prediction: dict[str, float]) -> None:
         """Keep what a profile predicted of a setting before it was measured."""

@@ -45,8 +45,8 @@ _COLUMNS = (
 def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
     """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
 
-    ``number`` is negative for anchors outside the search space; ``repeat_of`` names the row that measured the same
-    setting before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
+    ``number`` is negative for what no sampler proposed; ``repeat_of`` names the row that measured the same setting
+    before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
     ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the front member that a
     member ties with (`quantlab.study.ties.ties`). ``indistinguishable`` compares with ``floor_db``, the reference's
     noise floor in dB; see `quantlab.floor`. Units are in the columns' names; 100 dB stands for identical.

@@ -14,10 +14,13 @@ import yaml
 
 from quantlab import Lab
 from quantlab.cli import profile as command
+from quantlab.cli import sweep
 from quantlab.compose import compose
+from quantlab.config import Rule
 from quantlab.errors import StudyError
 from quantlab.lab.sensitivity import Profiler
 from quantlab.profile.table import Profile, load
+from quantlab.report.view import look
 from quantlab.spec import Int4Spec, Int8Spec, ReferenceSpec
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -165,3 +168,19 @@ def test_a_budget_that_nothing_meets_ends_with_the_nearest_setting_and_what_it_m
         StudyError, match=r"keeps the budget; the nearest is trial -\d+.* misses budget\.memory_mb=0\.5 "
     ):
         run(again, "budget.memory_mb=0.5")
+
+
+def test_a_sweep_of_the_same_study_goes_on_with_it_and_chooses_among_both(profiled: Profiled, again: Path) -> None:
+    small = [word for word in SMALL if not word.startswith("profile.")]
+    space = ["space.method=[llm_int8]", "space.llm_int8_threshold=[3]", "space.skip=[none]"]
+    assert sweep.main(compose("sweep", [f"results_dir={again}", *small, *space])) == 0
+    with StudyStore(again / "profiled", read_only=True) as store:
+        after = look(store, rule=Rule.max_snr)
+    with StudyStore(profiled.folder, read_only=True) as store:
+        before = look(store, rule=Rule.max_snr)
+    assert [row.number for row in after.rows if row.number >= 0] == [0]
+    assert len(after.rows) == len(before.rows) + 1
+    assert before.winner is not None
+    assert after.winner is not None
+    assert after.winner.row.spec == before.winner.row.spec
+    assert after.winner.row.spec.key in after.predictions

@@ -16,6 +16,7 @@ from quantlab.errors import ConfigError
 from quantlab.lab.forms import is_quantized
 from quantlab.lab.memory import held_bytes
 from quantlab.lab.sensitivity import chosen_probes, profiled_specs
+from quantlab.profile.predict import Predictor
 
 CONFIG = ProfileConfig(probes=1, llm_int8_threshold=[6.0], bnb_4bit_quant_type=["nf4"])
 FORMS = [Int8Spec(6.0), Int4Spec(), Int4Spec(double_quant=True)]
@@ -90,6 +91,13 @@ def test_the_bytes_that_layers_save_add_up_to_those_of_the_component(lab, sd3_pr
     assert profile.reference_bytes == held_bytes(lab.component)
     saved = dict(zip(profile.layers, profile.saved(spec), strict=True))
     assert held == profile.reference_bytes - sum(saved[layer] for layer in resolution.quantized)
+
+
+@pytest.mark.parametrize("has_fp16_weight", [False, True])
+def test_memory_is_predicted_with_the_16_bit_weights_that_int8_may_hold(lab, sd3_profile, has_fp16_weight):
+    profile, _ = sd3_profile
+    spec = Int8Spec(6.0, ("proj_out",), has_fp16_weight)
+    assert Predictor(profile).predict(spec).memory_bytes == lab.measure(spec, probes=1).memory_bytes
 
 
 @pytest.mark.parametrize("layer", ["transformer_blocks.0.ff.net.0.proj", "time_text_embed.timestep_embedder.linear_1"])

@@ -144,3 +144,12 @@ def test_no_fewer_entries_mean_the_same_layers(chosen: set[str]) -> None:
             if any(word[0].isdigit() for word in fewer):
                 continue  # nobody writes these
             assert kept_by(SMALL, fewer) != kept, fewer
+
+
+def test_of_equally_few_entries_the_shortest_are_written() -> None:
+    names = [f"{index:03}" for index in range(40)]
+    layers = tuple(f"blocks.{name}_{'long' * 5}" for name in names) + tuple(f"b.{name}.x{name}" for name in names)
+    kept = set(layers[40:])
+    assert minimal_keys(layers, kept) == ("b",)
+    kept.discard(layers[40])
+    assert minimal_keys(layers, kept) == tuple(sorted(f"x{name}" for name in names[1:]))

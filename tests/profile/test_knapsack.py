@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
+from quantlab.errors import StudyError
+from quantlab.profile import knapsack
 from quantlab.profile.knapsack import GAP, Limit, best_kept
 
 
@@ -93,3 +96,35 @@ def test_greed_by_gain_per_weight_comes_within_one_percent_on_a_model_of_real_si
         if sizes[index] <= left:
             greedy, left = greedy + gains[index], left - sizes[index]
     assert 0.99 * gains[kept].sum() <= greedy <= gains[kept].sum() * (1 + GAP)
+
+
+# A solver without time
+
+
+@pytest.fixture
+def no_time(monkeypatch):
+    monkeypatch.setattr(knapsack, "TIME_LIMIT_S", 0.0)
+
+
+@pytest.fixture
+def instance():
+    """Sizes and gains of a hundred layers, which no presolve settles."""
+    random = np.random.default_rng(3)
+    return random.integers(100, 1000, 100).astype(float), random.integers(100, 1000, 100).astype(float)
+
+
+def test_where_the_solver_finds_nothing_in_time_nobody_says_that_there_is_nothing(no_time, instance) -> None:
+    sizes, gains = instance
+    both = [Limit(sizes, 0.4 * sizes.sum()), Limit(-gains, -0.7 * gains.sum())]
+    with pytest.raises(StudyError, match="no layers within the limits were found in 0 s"):
+        best_kept(gains, both)
+    knapsack.TIME_LIMIT_S = 10.0
+    best_kept(gains, both)  # there is an answer
+
+
+def test_what_the_solver_has_when_its_time_ends_is_taken(monkeypatch) -> None:
+    found = OptimizeResult(status=1, x=np.array([0.0, 1.0, 0.0]))
+    monkeypatch.setattr(knapsack, "milp", lambda *args, **options: found)
+    kept = best_kept(np.ones(3), [Limit(np.ones(3), 2)])
+    assert kept is not None
+    assert kept.tolist() == [False, True, False]

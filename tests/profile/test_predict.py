@@ -88,6 +88,21 @@ def test_a_form_is_corrected_as_the_one_most_like_it() -> None:
     assert correction(Int4Spec(compute_dtype="float32")) == pytest.approx(3)
 
 
+def test_16_bit_weights_stay_beside_those_in_int8() -> None:
+    both = Int8Spec(6.0, ("blocks.3",), has_fp16_weight=True)
+    plain = Predictor(PROFILE).predict(dataclasses.replace(both, has_fp16_weight=False))
+    predicted = Predictor(PROFILE).predict(both)
+    assert predicted == dataclasses.replace(plain, memory_bytes=21000 + 6000)  # a byte a weight on top
+
+
+def test_a_form_with_16_bit_weights_corrects_itself_alone_where_the_plain_one_was_measured() -> None:
+    both = Int8Spec(6.0, has_fp16_weight=True)
+    rows = [measured(INT8, 20.0, 70.0), measured(both, 20.0, 90.0)]
+    for predictor in (Predictor(PROFILE, rows), Predictor(PROFILE, rows[::-1])):
+        assert predictor.predict(INT8).latency_ms == pytest.approx(70)
+        assert predictor.predict(both).latency_ms == pytest.approx(90)
+
+
 def test_settings_with_a_skip_list_correct_nothing() -> None:
     rows = [measured(dataclasses.replace(NF4, skip=("blocks.0",)), 1.0, 1.0)]
     assert Predictor(PROFILE, rows).predict(NF4) == Predictor(PROFILE).predict(NF4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from fakes import FakeExecutor, failing, fake_measurement, fake_profile
 from quantlab.config import BudgetConfig
 from quantlab.errors import StudyError
 from quantlab.measurement import Failure, Measurement
-from quantlab.profile.front import predicted_front
+from quantlab.profile.front import best_within, predicted_front
 from quantlab.profile.predict import Predictor
 from quantlab.search.predicted import ATTEMPTS, Measured
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
+from quantlab.study.front import choose
 from quantlab.study.store import StudyStore
 
 FORMS = [Int8Spec(6.0), Int4Spec()]
@@ -109,6 +111,38 @@ def test_a_setting_that_misses_the_budget_is_followed_by_one_that_keeps_it(
 
     assert not any(map(keeps, missed))
     assert keeps(last)
+
+
+def test_where_twice_the_miss_leaves_nothing_less_is_taken_off(store: StudyStore) -> None:
+    slow = off_by(latency_ms=4.0)
+    reached = best_within(PREDICTOR, FORMS[1:], BudgetConfig(latency_ms=16.0))
+    assert reached is not None
+    budget = BudgetConfig(latency_ms=20.0, min_snr_db=reached.prediction.snr_db - 0.05)
+    executor = FakeExecutor(slow)
+    measured(store, executor).within(PREDICTOR, FORMS[1:], budget)
+    assert len(executor.keys) == 2
+    assert choose(store.rows(), budget).row.number == -2
+
+
+def test_no_setting_is_tried_twice_and_each_is_predicted_to_be_better_than_those_that_missed(store: StudyStore) -> None:
+    executor = FakeExecutor(lambda spec, before: fake_measurement(spec.key, 17.9, 1000, 50.0))
+    measured(store, executor).within(PREDICTOR, FORMS, BudgetConfig(min_snr_db=18.0))
+    assert len(executor.keys) == ATTEMPTS
+    predicted = [store.predictions()[key]["snr_db"] for key in executor.keys]
+    assert predicted[0] == pytest.approx(18.0, abs=1)
+    steps = [after - before for before, after in itertools.pairwise(predicted)]
+    assert all(0.2 - 1e-6 <= step < 1 for step in steps)  # twice what is missed each time, and what layers do not allow
+
+
+def test_a_form_that_misses_does_not_keep_another_from_being_tried(store: StudyStore) -> None:
+    def poor_int8(spec: QuantSpec, before: int) -> Measurement:
+        return off_by(snr_db=-12.0 if isinstance(spec, Int8Spec) else 0.0)(spec, before)
+
+    budget = BudgetConfig(memory_mb=0.16, min_snr_db=12.0)
+    executor = FakeExecutor(poor_int8)
+    measured(store, executor).within(PREDICTOR, FORMS, budget)
+    assert executor.keys[0].startswith("llm_int8 ")
+    assert isinstance(choose(store.rows(), budget).row.spec, Int4Spec)
 
 
 def test_a_budget_that_every_prediction_misses_measures_nothing(store: StudyStore) -> None:

@@ -158,6 +158,23 @@ def test_several_missed_budgets_are_all_named() -> None:
     assert "min_snr_db" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("budget", "number"),
+    [
+        (BudgetConfig(memory_mb=10, min_snr_db=0.0), 1),  # 20 % too much memory is farther than 12 % more error
+        (BudgetConfig(memory_mb=10, min_snr_db=0.5), 1),
+        (BudgetConfig(memory_mb=11.9, min_snr_db=0.0), 0),
+        (BudgetConfig(memory_mb=10, latency_ms=math.inf, min_snr_db=0.0), 1),
+        (BudgetConfig(memory_mb=5, min_snr_db=-20), 1),
+    ],
+    ids=str,
+)
+def test_what_is_nearest_does_not_depend_on_where_decibels_begin(budget: BudgetConfig, number: int) -> None:
+    rows = [row(0, 50.0, 12.0, 1), row(1, -1.0, 9.0, 1)]
+    with pytest.raises(StudyError, match=f"the nearest is trial {number} "):
+        choose(rows, budget)
+
+
 def test_a_budget_of_nan_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"budget\.latency_ms=nan"):
         choose(ROWS, BudgetConfig(latency_ms=math.nan))

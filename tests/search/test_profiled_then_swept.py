@@ -1,0 +1,88 @@
+"""A study that a profile and a sweep measured, in either order: what either was asked for may win."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import MODEL, FakeExecutor, fake_measurement, session, small_space
+
+from quantlab.config import BudgetConfig, SpaceConfig
+from quantlab.measurement import Measurement
+from quantlab.search.predicted import Measured
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
+from quantlab.study.anchors import anchors
+from quantlab.study.front import choose
+from quantlab.study.store import StudyStore
+
+FORMS = [Int8Spec(0.0), Int4Spec()]
+KNOT = Int4Spec(skip=("proj_out",))
+FP4 = Int4Spec("fp4")
+INT8_ONLY = small_space(method=["llm_int8"], llm_int8_threshold=[3, 6], skip=["none"])
+
+
+def best(*specs: QuantSpec) -> Callable[[QuantSpec, int], Measurement | None]:
+    """A device on which these are the best, the first before the next."""
+    keys = [spec.key for spec in specs]
+
+    def act(spec: QuantSpec, before: int) -> Measurement | None:
+        place = keys.index(spec.key) if spec.key in keys else None
+        return None if place is None else fake_measurement(spec.key, 90.0 - place, 1000 + place, 1.0 + place)
+
+    return act
+
+
+def profiled(folder: Path, executor: FakeExecutor) -> None:
+    """As ``quantlab profile`` does it."""
+    with StudyStore(folder) as store:
+        measured = Measured(store, executor, lambda row: None)
+        for spec in [*anchors(MODEL), *FORMS]:
+            measured.row(spec, asked=spec in FORMS)
+        measured.row(KNOT)
+
+
+def winner(folder: Path) -> QuantSpec:
+    with StudyStore(folder, read_only=True) as store:
+        return choose(store.rows(), BudgetConfig()).row.spec
+
+
+@pytest.mark.parametrize("asked", [KNOT, *FORMS], ids=str)
+def test_what_the_profile_was_asked_for_wins_where_it_is_the_best(asked: QuantSpec, tmp_path: Path) -> None:
+    executor = FakeExecutor(best(asked))
+    profiled(tmp_path / "s", executor)
+    assert winner(tmp_path / "s") == asked
+    session(tmp_path / "s", executor, space=INT8_ONLY)
+    assert winner(tmp_path / "s") == asked
+    assert len(executor.keys) == len(set(executor.keys))
+
+
+@pytest.mark.parametrize(("space", "wins"), [(INT8_ONLY, False), (small_space(), True)], ids=["outside", "inside"])
+def test_an_anchor_that_the_profile_only_compared_wins_where_the_space_holds_it(
+    space: SpaceConfig, wins: bool, tmp_path: Path
+) -> None:
+    executor = FakeExecutor(best(FP4, KNOT))
+    profiled(tmp_path / "s", executor)
+    assert winner(tmp_path / "s") == KNOT
+    session(tmp_path / "s", executor, space=space)
+    assert winner(tmp_path / "s") == (FP4 if wins else KNOT)
+    assert len(executor.keys) == len(set(executor.keys))
+
+
+def test_an_anchor_of_a_sweep_wins_once_a_profile_has_it_as_a_form(tmp_path: Path) -> None:
+    executor = FakeExecutor(best(FORMS[1], Int8Spec(3.0)))
+    session(tmp_path / "s", executor, space=INT8_ONLY)
+    assert winner(tmp_path / "s") == Int8Spec(3.0)
+    profiled(tmp_path / "s", executor)
+    assert winner(tmp_path / "s") == FORMS[1]
+    session(tmp_path / "s", executor, space=INT8_ONLY)
+    assert winner(tmp_path / "s") == FORMS[1]
+    assert len(executor.keys) == len(set(executor.keys))
+
+
+def test_a_race_is_against_what_the_profile_was_asked_for_as_well(tmp_path: Path) -> None:
+    executor = FakeExecutor(best(KNOT), probes=16)
+    profiled(tmp_path / "s", executor)
+    _, rows = session(tmp_path / "s", executor, space=small_space(), racing=True)
+    assert executor.raced
+    assert any(row.measurement is None for row in rows)  # stopped: KNOT beats them all

@@ -35,7 +35,7 @@ def main(config: ProfileCommandConfig) -> int:
     if not shares or not all(0 <= share < 1 for share in shares):
         raise ConfigError(f"profile.shares={list(shares)} must be shares of the parameters, from 0 to below 1")
     with opened(study) as store:
-        with open_lab(study, store) as lab:
+        with open_lab(study, store, needs_profile=True) as lab:
             belongs = identity_of(study, lab)
             store.claim(belongs)
             print_lab(study, lab, f"{len(forms)} forms")

@@ -51,9 +51,11 @@ def opened(config: SweepConfig) -> Iterator[StudyStore]:
         yield store
 
 
-def open_lab(config: SweepConfig, store: StudyStore) -> Lab:
-    """The lab of a study, on the study's own probe set."""
-    return Lab(config.model, config.score, config.device, config.lab, store.folder / "probes.safetensors")
+def open_lab(config: SweepConfig, store: StudyStore, needs_profile: bool = False) -> Lab:
+    """The lab of a study, on the study's own probe set; refused where a profile is needed that cannot be measured."""
+    probes, profiled = store.folder / "probes.safetensors", store.folder / "profile.parquet"
+    measure = needs_profile and not profiled.exists()
+    return Lab(config.model, config.score, config.device, config.lab, probes, measure)
 
 
 def identity_of(config: SweepConfig, lab: Lab) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def main(config: SweepConfig) -> int:
     if needs_profile:
         _check_profile(config)
     with opened(config) as store:
-        with open_lab(config, store) as lab:
+        with open_lab(config, store, needs_profile) as lab:
             belongs = identity_of(config, lab)
             store.claim(belongs | space.identity())
             for skip in space.named_lists().values():  # a typo in a list ends here, not in every trial that has it

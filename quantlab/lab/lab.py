@@ -62,6 +62,8 @@ class Lab:
         device: where.
         config: how the device's memory is used.
         probes: file of the study's probe set: read where it exists, else written. None keeps it in the cache alone.
+        profiled: whether `profile` is to be called; where the device is too small for it, that is said before anything
+            is loaded.
 
     Attributes:
         residency: where the reference's weights stay, and why.
@@ -71,7 +73,8 @@ class Lab:
 
     Raises:
         ModelError: where the pipeline cannot be found or read.
-        ConfigError: where model and score do not fit each other, or the device is not there.
+        ConfigError: where model and score do not fit each other, the device is not there, or it is too small for a
+            profile that is to be measured.
         OutOfMemoryError: where no setting of the model fits the device.
 
     Example:
@@ -86,6 +89,7 @@ class Lab:
         device: Device = Device.auto,
         config: LabConfig | None = None,
         probes: Path | None = None,
+        profiled: bool = False,
     ):
         config = config or LabConfig()
         _check(score, config)
@@ -98,7 +102,7 @@ class Lab:
         self._lift_limit = limit_memory(self.device, config.limit_gb)
         try:
             with out_of_memory_explained(self.device, f"loading {model.name} and recording its probe set"):
-                self._begin(config, probes)
+                self._begin(config, probes, profiled)
         except BaseException:
             for name in ("_reference", "component", "probe_set", "_bank"):
                 self.__dict__.pop(name, None)
@@ -106,13 +110,13 @@ class Lab:
             self._lift_limit()
             raise
 
-    def _begin(self, config: LabConfig, probes: Path | None) -> None:
+    def _begin(self, config: LabConfig, probes: Path | None, profiled: bool) -> None:
         forms.check(self.device)
         self.provenance = provenance(self.device)
         if self.model.weights is Weights.random:
             self.provenance["weights"] = self.model.weights.value
         start = time.perf_counter()
-        self._reference = Reference(self.model, self.score, self.device, config, self.provenance, probes)
+        self._reference = Reference(self.model, self.score, self.device, config, self.provenance, probes, profiled)
         self.load_s = time.perf_counter() - start
         self.residency = self._reference.plan.reason
         self.fingerprint = self._reference.fingerprint
@@ -205,9 +209,11 @@ class Lab:
             resume: start each forward at the block that changed; the results are the same without.
 
         Raises:
-            ConfigError: for a form or a number of probes that cannot be.
-            OutOfMemoryError: where the unquantized component and one layer's form do not fit the device.
+            ConfigError: for a form or a number of probes that cannot be, and where the unquantized component does not
+                fit the device.
+            OutOfMemoryError: where its activations and one layer's forms do not fit beside it.
         """
+        self._reference.check_profile()
         specs = profiled_specs(config, self.model.dtype.value)
         probes = chosen_probes(self.probe_set, config.probes)
         profiler = Profiler(self._bank, self.device, probes, specs, belongs, resume)

@@ -57,6 +57,10 @@ class Reference:
         config: where its weights stay.
         provenance: versions and device, on which recorded values depend.
         file: the study's probe set, if it has one of its own.
+        profiled: refuse at once what cannot be profiled.
+
+    Raises:
+        ConfigError: where that is so, and for a component without a linear layer.
 
     Attributes:
         component: the component; see `settle`.
@@ -72,9 +76,12 @@ class Reference:
         config: LabConfig,
         provenance: dict[str, Any],
         file: Path | None = None,
+        profiled: bool = False,
     ) -> None:
         cls = component_class(model)
         self.plan = decide(model, cls, config, device)
+        if profiled:
+            self.check_profile()
         self.fingerprint = model_fingerprint(model)
         self._model, self._score, self._device = model, score, device
         host = CPU if self.plan.streamed else device
@@ -105,6 +112,11 @@ class Reference:
         self._pipeline: DiffusionPipeline | None = None
         if not self._cached.exists() and not (file is not None and file.exists()):
             self._load_pipeline(tuple(prompts))
+
+    def check_profile(self) -> None:
+        """Raise `ConfigError` where the device is too small for a profile."""
+        if self.plan.no_profile is not None:
+            raise ConfigError(self.plan.no_profile)
 
     def probe_set(self) -> probe_sets.ProbeSet:
         """The probe set: read from the study's file or the cache, else recorded, and kept in both."""

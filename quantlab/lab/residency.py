@@ -55,10 +55,13 @@ class Plan:
     Attributes:
         streamed: whether it stays on the host.
         reason: what was decided from which sizes, in one line.
+        no_profile: why no profile can be measured, which runs the reference on the device as a whole; None where one
+            may be.
     """
 
     streamed: bool
     reason: str
+    no_profile: str | None = None
 
 
 def component_sizes(model: ModelConfig, cls: type[ModelMixin]) -> Sizes:
@@ -107,6 +110,13 @@ def decide(model: ModelConfig, cls: type[ModelMixin], config: LabConfig, device:
             f"lab.residency='resident' needs {_gb(whole)} for {model.name}.{model.component} in {model.dtype.value}, "
             f"and {memory.name} has {there}; choose auto or stream"
         )
+    no_profile = None
+    if whole + sizes.largest_bytes > memory.free:
+        no_profile = (
+            f"a profile needs the whole of {model.name}.{model.component} unquantized on the device: {_gb(whole)} and "
+            f"a layer beside it, and {memory.name} has {there}; profile on a larger card, or sweep without a profile "
+            "(named skip lists, and another search.sampler than sensitivity)"
+        )
     if config.residency is Residency.auto:
         streamed = resident > memory.free
         why = f"{'more' if streamed else 'no more'} than"
@@ -114,9 +124,9 @@ def decide(model: ModelConfig, cls: type[ModelMixin], config: LabConfig, device:
             f"{_gb(whole)} of weights, {_gb(sizes.linear_weights)} for their int8 form and {_gb(ACTIVATIONS)} for "
             f"activations are {why} the {there}"
         )
-        return Plan(streamed, f"{'stream' if streamed else 'resident'}: {need}")
+        return Plan(streamed, f"{'stream' if streamed else 'resident'}: {need}", no_profile)
     streamed = config.residency is Residency.stream
-    return Plan(streamed, f"{config.residency.value}: as asked; {_gb(whole)} of weights, {there}")
+    return Plan(streamed, f"{config.residency.value}: as asked; {_gb(whole)} of weights, {there}", no_profile)
 
 
 def split(component: nn.Module, layers: dict[str, nn.Linear], device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from quantlab.cli import profile as command
 from quantlab.cli import sweep
 from quantlab.compose import compose
 from quantlab.config import Rule
-from quantlab.errors import StudyError
+from quantlab.errors import ConfigError, StudyError
+from quantlab.lab import reference
+from quantlab.lab.residency import Plan
 from quantlab.lab.sensitivity import Profiler
 from quantlab.profile.table import Profile, load
 from quantlab.report.view import look
@@ -184,3 +186,23 @@ def test_a_sweep_of_the_same_study_goes_on_with_it_and_chooses_among_both(profil
     assert after.winner is not None
     assert after.winner.row.spec == before.winner.row.spec
     assert after.winner.row.spec.key in after.predictions
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "overrides"),
+    [("profile", command.main, SMALL), ("sweep", sweep.main, ("sweeps=auto", "device=cpu", "study=auto"))],
+)
+def test_a_card_too_small_for_a_profile_ends_it_before_anything_is_loaded(
+    name: str, main: Callable[..., int], overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "decide", lambda *args: Plan(True, "stream", "a profile needs a larger card"))
+    monkeypatch.setattr(reference, "load_component", lambda *args: pytest.fail("loaded"))
+    with pytest.raises(ConfigError, match="a profile needs a larger card"):
+        main(compose(name, [f"results_dir={tmp_path}", *overrides]))
+
+
+def test_a_profile_that_the_study_holds_needs_no_card_that_could_measure_it(
+    again: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "decide", lambda *args: Plan(True, "stream", "a profile needs a larger card"))
+    assert run(again) == 0

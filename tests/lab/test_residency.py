@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 import torch
 
+from quantlab import Int4Spec, Lab
 from quantlab.compose import compose
-from quantlab.config import LabConfig, Residency, Weights
+from quantlab.config import Device, LabConfig, ProfileConfig, Residency, Weights
 from quantlab.errors import ConfigError, OutOfMemoryError
-from quantlab.lab import residency
+from quantlab.lab import reference, residency
 from quantlab.lab.memory import DeviceMemory, held_bytes
-from quantlab.lab.residency import ACTIVATIONS, Sizes, component_sizes, decide, split
+from quantlab.lab.residency import ACTIVATIONS, Plan, Sizes, component_sizes, decide, split
 from quantlab.lab.skip import linear_layers
 from quantlab.models.load import component_class, load_component
 from quantlab.models.random import random_component
@@ -87,6 +88,39 @@ def test_resident_on_a_card_too_small_for_the_weights_is_an_error_that_names_the
     assert "a card has 10.0 GB free of 100.0 GB" in message
     assert "choose auto or stream" in message
     assert not planned(10 * GB, Residency.resident).streamed
+
+
+@pytest.mark.parametrize("wanted", [Residency.auto, Residency.stream])
+def test_a_card_too_small_for_the_unquantized_component_has_no_profile_and_says_why(planned, wanted):
+    told = planned(10 * GB - 1, wanted).no_profile
+    assert told.startswith(
+        "a profile needs the whole of tiny_sd3.transformer unquantized on the device: 10.0 GB and a layer beside it, "
+        "and a card has 10.0 GB free of 100.0 GB; profile on a larger card, or sweep without a profile"
+    )
+    assert planned(10 * GB, wanted).streamed  # its int8 form does not fit beside it, but one layer's does
+    assert planned(10 * GB, wanted).no_profile is None
+    assert planned(100 * GB, wanted).no_profile is None
+
+
+@pytest.fixture
+def too_small(monkeypatch):
+    """Every device is streamed to and too small for a profile."""
+    plan = Plan(True, "stream: as the card is too small", "a profile needs a larger card")
+    monkeypatch.setattr(reference, "decide", lambda *args: plan)
+
+
+def test_a_profile_that_cannot_be_is_refused_before_anything_is_loaded(too_small, monkeypatch):
+    monkeypatch.setattr(reference, "load_component", lambda *args: pytest.fail("loaded"))
+    config = compose("run", ["model=tiny_sd3", "score=quick"])
+    with pytest.raises(ConfigError, match="a profile needs a larger card"):
+        Lab(config.model, config.score, Device.cpu, profiled=True)
+
+
+def test_a_lab_on_a_card_too_small_for_a_profile_measures_and_refuses_the_profile_alone(too_small):
+    with Lab.open("tiny_sd3", "score.prompts=1", "score.timesteps=1", device="cpu") as lab:
+        with pytest.raises(ConfigError, match="a profile needs a larger card"):
+            lab.profile(ProfileConfig(probes=1), {})
+        assert lab.measure(Int4Spec()).snr_db > 10
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lab.toy import Block, Toy, prepared, profiler
 from quantlab import Int4Spec, Int8Spec, ReferenceSpec
 from quantlab.config import ProfileConfig
 from quantlab.errors import ConfigError
+from quantlab.lab.bank import Bank
 from quantlab.lab.forms import is_quantized
 from quantlab.lab.memory import held_bytes
 from quantlab.lab.sensitivity import chosen_probes, profiled_specs
@@ -266,3 +267,15 @@ def test_the_first_probes_are_taken_as_far_as_there_are():
     probe_set = SimpleNamespace(probes=(1, 2, 3))
     assert chosen_probes(probe_set, None) == chosen_probes(probe_set, 4) == (1, 2, 3)
     assert chosen_probes(probe_set, 2) == (1, 2)
+
+
+@pytest.mark.parametrize("budget_bytes", [0, math.inf])
+def test_a_streamed_component_that_fits_has_the_profile_of_a_resident_one(own_cache, budget_bytes):
+    resident, probes = prepared(Toy(Block(), Block()), probes=2)
+    elsewhere = torch.device("cpu", 0)  # equals the device of no tensor, so that every weight is streamed to it
+    streamed = Bank(prepared(Toy(Block(), Block()))[0].component, elsewhere, budget_bytes)
+    one = profiler(resident, probes, name="resident").run().table
+    other = profiler(streamed, probes, name=f"streamed {budget_bytes}").run().table
+    assert streamed.form_bytes > 0
+    timed = [name for name in one.columns if "latency" in name]
+    assert one.drop(columns=timed).equals(other.drop(columns=timed))

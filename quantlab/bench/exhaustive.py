@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from quantlab.bench.grid import empty_cache
 from quantlab.config import BenchConfig
 from quantlab.errors import MeasurementError
 from quantlab.lab import Lab
@@ -31,7 +32,7 @@ def measure_grid(config: BenchConfig, folder: Path) -> tuple[Space, pd.DataFrame
         keys, grid = _keys(space), _read(folder / GRID)
         if set(grid.index) >= set(keys):
             return space, grid.loc[keys], float(seconds.read_text())
-    with Lab(config.model, config.score, config.device, config.lab) as lab:
+    with empty_cache(), Lab(config.model, config.score, config.device, config.lab) as lab:
         belongs = identity(config.model, config.score, lab.fingerprint, lab.probe_set.fingerprint, lab.provenance)
         start = time.perf_counter()
         profile = lab.profile(config.profile, belongs)

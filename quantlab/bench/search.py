@@ -40,7 +40,7 @@ _REFERENCE = np.full(3, 1 + BEYOND)
 SHARE = 0.05
 """Part of the exhaustive grid's cost that each search may spend."""
 
-PROPOSING_S = 400.0
+PROPOSING_S = 1200.0
 """Seconds of proposing after which a search is cut off; only `gp` comes near."""
 
 

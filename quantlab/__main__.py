@@ -11,6 +11,12 @@ from quantlab.errors import QuantlabError, unknown
 
 _USAGE = "usage: python -m quantlab COMMAND [OPTION=VALUE ...]"
 
+_PART_SETTINGS = {
+    "search": {"space": "exhaustive", "score": "quick", "score.warmup": "2", "profile.probes": "2"},
+    "ranking": {"space": "ranking"},
+}
+"""What a part of bench that is run alone takes, unless it is told something else."""
+
 _WITH_VALUE = {f"--{name}" for name in ("cfg", "config-dir", "config-name", "config-path", "package", "info")}
 _WITH_VALUE |= {"-c", "-cd", "-cn", "-cp", "-p", "-i"}
 """Hydra's flags that the next word belongs to."""
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _named_parts(arguments: list[str]) -> list[str]:
-    """``bench switch naive`` stands for ``bench parts=[switch,naive]``."""
+    """``bench switch naive`` stands for ``bench parts=[switch,naive]``, ``bench ranking`` for its own space as well."""
     named: list[str] = []
     others: list[str] = []
     for before, word in zip(["", *arguments], arguments, strict=False):
@@ -68,7 +74,10 @@ def _named_parts(arguments: list[str]) -> list[str]:
     for word in named:
         if word not in Part.__members__:
             raise unknown("a part of bench", word, Part.__members__)
-    return [f"parts=[{','.join(named)}]", *others] if named else others
+    given = {word.partition("=")[0] for word in others}
+    own = _PART_SETTINGS.get(named[0], {}) if len(named) == 1 else {}
+    settings = [f"{name}={value}" for name, value in own.items() if name not in given]
+    return [f"parts=[{','.join(named)}]", *settings, *others] if named else others
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def search_figures(result: dict[str, Any]) -> list[Line]:
         lines.append(("search", f"{sampler}, proposing a setting", float(np.median(each)), "ms"))
         if cut_off:
             end, first = min((float(run["cost_s"][-1]), run["sampler"]) for run in cut_off)
-            where = f"{100 * end / result['grid_s']:.2f} % of the grid's cost, all that {first} had time for"
+            where = f"{100 * end / result['grid_s']:.2f} % of the grid's cost, where {first} ended early"
             then = [float(_at(run, "cost_s", np.array(end))) for run in runs]
             lines.append(("search", f"{sampler}, hypervolume at {where}, median", float(np.median(then)), "share"))
     return lines
@@ -63,7 +63,8 @@ def plot_search(result: dict[str, Any], title: str) -> Figure:
     right.set_xlabel("cost, % of the exhaustive grid's seconds (with the profile)")
     left.set_ylabel("hypervolume / exhaustive front's")
     right.legend(loc="lower right", fontsize=8)
-    figure.suptitle(f"{title}: {result['settings']} settings exhaustively, {len(runs)} seeds (band: lowest to highest)")
+    grid = f"{result['settings']} settings measured on {result['measured_on']}"
+    figure.suptitle(f"{title}\n{grid}, then searched with {len(runs)} seeds (band: lowest to highest)")
     return figure
 
 

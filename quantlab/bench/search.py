@@ -56,6 +56,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
         searches = list(pool.map(functools.partial(_searched, space, truth, most), *zip(*cases, strict=True)))
     return {
         "settings": len(grid),
+        "measured_on": space.profile.belongs["device"],
         "front": len(truth.front),
         "grid_s": truth.cost_s,
         "profile_s": profile_s,
@@ -70,10 +71,9 @@ def _one_thread() -> None:
 
 
 def _searched(space: Space, truth: Truth, most: float, sampler: Sampler, seed: int, spent: float) -> dict[str, Any]:
-    steps = list(_search(space, truth, sampler, seed, spent, most))
+    *steps, last = _search(space, truth, sampler, seed, spent, most)
     columns = {field.name: [getattr(step, field.name) for step in steps] for field in dataclasses.fields(Step)}
-    cut_off = steps[-1].proposing_s >= PROPOSING_S
-    return {"sampler": sampler.value, "seed": seed, "cut_off": cut_off, **columns}
+    return {"sampler": sampler.value, "seed": seed, "cut_off": last.cost_s < most, **columns}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Truth:
 
 
 def _search(space: Space, truth: Truth, sampler: Sampler, seed: int, spent: float, most: float) -> Iterator[Step]:
-    """One search, a step for each new setting, until it has spent what it may."""
+    """One search, a step for each new setting, until it has spent what it may; the last step is what ended it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     predictor = Predictor(space.profile) if sampler is Sampler.sensitivity else None
     proposes = make_sampler(sampler, seed, space, predictor)
@@ -145,6 +145,7 @@ def _search(space: Space, truth: Truth, sampler: Sampler, seed: int, spent: floa
             spent += truth.seconds(key)
             if spent <= most:
                 yield Step(len(found), spent, proposing, truth.share(found))
+    yield Step(len(found), spent, proposing, truth.share(found))
 
 
 def _objectives(line: pd.Series[Any]) -> tuple[float, float, float]:

@@ -28,7 +28,7 @@ from quantlab.search.executor import InProcess
 from quantlab.search.racing import check_confidence
 from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec
-from quantlab.study.anchors import anchors
+from quantlab.study.anchors import anchors, beside
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 from quantlab.study.table import write_tables
@@ -83,11 +83,14 @@ def _check_profile(config: SweepConfig) -> None:
 
 
 def _search(config: SweepConfig, store: StudyStore, lab: Lab, space: Space, predictor: Predictor | None) -> bool:
+    known = beside(store.rows(), config.model)
     wanted = config.search.n_trials
     if config.search.sampler is Sampler.grid:
-        keys = {spec.key for spec in anchors(config.model)} | {space.spec(params).key for params in space.grid()}
+        keys = {spec.key for spec in [*anchors(config.model), *map(space.spec, space.grid())]} - known
         wanted = min(len(keys), wanted or len(keys))
-    print_lab(config, lab, f"sampler {config.search.sampler.value}, {wanted or 'unlimited'} settings")
+    more = f" beside {len(known)} of the profile" if known else ""
+    print_lab(config, lab, f"sampler {config.search.sampler.value}, {wanted or 'unlimited'} settings{more}")
+    wanted = None if wanted is None else wanted + len(known)
     notes: dict[str, None] = {}
     executor = InProcess(lab)
     drift = DriftCheck(executor, store, wanted)

@@ -62,8 +62,8 @@ class Lab:
         device: where.
         config: how the device's memory is used.
         probes: file of the study's probe set: read where it exists, else written. None keeps it in the cache alone.
-        profiled: whether `profile` is to be called; where the device is too small for it, that is said before anything
-            is loaded.
+        profiled: whether `profile` is to be called; where the device is too small for it and nothing is recorded yet,
+            that is said before anything is loaded.
 
     Attributes:
         residency: where the reference's weights stay, and why.
@@ -209,14 +209,13 @@ class Lab:
             resume: start each forward at the block that changed; the results are the same without.
 
         Raises:
-            ConfigError: for a form or a number of probes that cannot be, and where the unquantized component does not
-                fit the device.
+            ConfigError: for a form or a number of probes that cannot be, and where something is to be measured and the
+                unquantized component does not fit the device.
             OutOfMemoryError: where its activations and one layer's forms do not fit beside it.
         """
-        self._reference.check_profile()
         specs = profiled_specs(config, self.model.dtype.value)
         probes = chosen_probes(self.probe_set, config.probes)
-        profiler = Profiler(self._bank, self.device, probes, specs, belongs, resume)
+        profiler = Profiler(self._bank, self.device, probes, specs, belongs, resume, self._reference.check_profile)
         return self._within_memory(lambda: profiler.run(report))
 
     def confirm(self, spec: QuantSpec) -> Measurement:

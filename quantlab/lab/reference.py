@@ -57,7 +57,7 @@ class Reference:
         config: where its weights stay.
         provenance: versions and device, on which recorded values depend.
         file: the study's probe set, if it has one of its own.
-        profiled: refuse at once what cannot be profiled.
+        profiled: refuse what cannot be profiled, unless its probe set is recorded: its profile may be known as well.
 
     Raises:
         ConfigError: where that is so, and for a component without a linear layer.
@@ -80,18 +80,8 @@ class Reference:
     ) -> None:
         cls = component_class(model)
         self.plan = decide(model, cls, config, device)
-        if profiled:
-            self.check_profile()
         self.fingerprint = model_fingerprint(model)
         self._model, self._score, self._device = model, score, device
-        host = CPU if self.plan.streamed else device
-        if model.weights is Weights.random:
-            self.component = random_component(model, device, keep_on=host)
-        else:
-            self.component = load_component(model, cls, None, host)
-        if not linear_layers(self.component):
-            raise ConfigError(f"model.component={model.component!r} has no torch.nn.Linear layer to quantize")
-        self._settled = not self.plan.streamed
         common = {
             "model": self.fingerprint,
             "component": model.component,
@@ -108,9 +98,20 @@ class Reference:
         own = {"seed": score.seed, "timesteps": score.timesteps, "prompts": self._held_out()}
         self._cached_held_out = cache_folder("probes") / f"{_digest({**common, 'held out': own})}.safetensors"
         self._file = file
+        is_recorded = self._cached.exists() or (file is not None and file.exists())
+        if profiled and not is_recorded:
+            self.check_profile()
+        host = CPU if self.plan.streamed else device
+        if model.weights is Weights.random:
+            self.component = random_component(model, device, keep_on=host)
+        else:
+            self.component = load_component(model, cls, None, host)
+        if not linear_layers(self.component):
+            raise ConfigError(f"model.component={model.component!r} has no torch.nn.Linear layer to quantize")
+        self._settled = not self.plan.streamed
         self._encoders = text_encoders(model)
         self._pipeline: DiffusionPipeline | None = None
-        if not self._cached.exists() and not (file is not None and file.exists()):
+        if not is_recorded:
             self._load_pipeline(tuple(prompts))
 
     def check_profile(self) -> None:

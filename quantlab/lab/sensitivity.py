@@ -78,6 +78,7 @@ class Profiler:
         specs: forms with their errors, and forms without, as of `profiled_specs`.
         belongs: what the numbers depend on.
         resume: start at the block that changed; otherwise every forward is a whole one.
+        check: called before anything is measured; it may refuse.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Profiler:
         specs: tuple[list[QuantSpec], list[QuantSpec]],
         belongs: dict[str, Any],
         resume: bool = True,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check = check
         self._bank, self._device, self._probes, self._resume = bank, device, probes, resume
         self._specs, self._others = specs
         self._belongs = belongs
@@ -109,10 +112,21 @@ class Profiler:
 
             work = functools.partial(self._errors, probe, so_far)
             file = folder / f"prompt-{probe.prompt}-step-{probe.step}.parquet"
-            by_probe.append(_kept(file, work, count * len(self._specs)))
+            by_probe.append(self._kept(file, work, count * len(self._specs)))
             so_far(count)
-        costs = _kept(folder / "costs.parquet", self._costs, count * sum(map(len, keys)))
+        costs = self._kept(folder / "costs.parquet", self._costs, count * sum(map(len, keys)))
         return Profile(_joined(costs, by_probe), self._belongs, len(self._probes))
+
+    def _kept(self, file: Path, lines: Callable[[], _Lines], count: int) -> pd.DataFrame:
+        """So many lines that a file holds; where it is new or damaged they are measured, and it holds them."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            if file.exists() and len(frame := pd.read_parquet(file)) == count:
+                return frame
+        self._check()
+        frame = pd.DataFrame(lines())
+        with written(file) as scratch:
+            frame.to_parquet(scratch, index=False)
+        return frame
 
     def _errors(self, probe: Probe, report: Callable[[int], None]) -> _Lines:
         """Squared error by layer and form on one probe, and what the layer was given."""
@@ -213,17 +227,6 @@ def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> floa
     for _ in range(2):
         round_()
     return statistics.median(timed(round_, device)[1] for _ in range(LAYER_REPEATS))
-
-
-def _kept(file: Path, lines: Callable[[], _Lines], count: int) -> pd.DataFrame:
-    """So many lines that a file holds; where it is new or damaged they are measured, and it holds them from then on."""
-    with contextlib.suppress(OSError, pa.ArrowException):
-        if file.exists() and len(frame := pd.read_parquet(file)) == count:
-            return frame
-    frame = pd.DataFrame(lines())
-    with written(file) as scratch:
-        frame.to_parquet(scratch, index=False)
-    return frame
 
 
 def _joined(costs: pd.DataFrame, by_probe: list[pd.DataFrame]) -> pd.DataFrame:

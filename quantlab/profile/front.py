@@ -1,4 +1,4 @@
-"""The whole front of a model, and the best setting within a budget, from its profile without one more forward."""
+"""The whole front of a model, and the best setting within a budget, from sums of its profile instead of forwards."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from quantlab.arrays import Mask
 from quantlab.config import BudgetConfig
+from quantlab.errors import StudyError
 from quantlab.measurement import IDENTICAL_DB
 from quantlab.profile.auto import AutoSkip, with_skip
 from quantlab.profile.keys import kept_along
@@ -53,7 +54,16 @@ def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: Budget
 
     With a limit on memory or latency it has the highest SNR, else the least memory.
     """
-    return best_of([knot for form in forms if (knot := _best_in(predictor, form, budget)) is not None], budget)
+    knots, out_of_time = [], None
+    for form in forms:
+        try:
+            knots.append(_best_in(predictor, form, budget))
+        except StudyError as error:
+            out_of_time = error
+    found = [knot for knot in knots if knot is not None]
+    if not found and out_of_time is not None:
+        raise out_of_time
+    return best_of(found, budget)
 
 
 def best_of(knots: Sequence[Knot], budget: BudgetConfig) -> Knot | None:

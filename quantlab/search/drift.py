@@ -28,7 +28,7 @@ class DriftCheck:
         self._until_middle = left if left > 0 else None
         measured = [row.spec for row in store.rows() if row.measurement is not None]
         begun = [check.key for check in store.drift()[:1]]
-        self._spec: QuantSpec | None = next((spec for spec in measured if not begun or spec.key in begun), None)
+        self._spec: QuantSpec | None = next((spec for spec in measured if spec.key in begun), None)
 
     def after(self, row: Row) -> None:
         """Take in a row that was just measured."""

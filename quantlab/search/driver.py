@@ -22,7 +22,7 @@ from quantlab.search.racing import Race
 from quantlab.search.samplers import make_sampler
 from quantlab.search.space import Params, Space
 from quantlab.spec import QuantSpec
-from quantlab.study.anchors import anchors
+from quantlab.study.anchors import anchors, beside
 from quantlab.study.front import front, violations
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -74,6 +74,8 @@ class Driver:
         self._budget = budget
         self._report = report
         self._known = store.known()
+        n_trials = math.inf if search.n_trials is None else search.n_trials
+        self._wanted = n_trials + len(beside(self._known.values(), model))
         trials = len(store.optuna_study.get_trials(deepcopy=False))  # a sampler begun anew must not repeat its start
         store.optuna_study.sampler = make_sampler(search.sampler, search.seed + trials, space, predictor, budget)
         self._stop = False
@@ -126,12 +128,15 @@ class Driver:
         """What a profile measured for comparison only, and the space holds, may win from here on."""
         for key, row in self._known.items():
             if not row.asked and self._space.params(row.spec) is not None:
-                self._known[key] = dataclasses.replace(row, asked=True)
-                self._store.record_outside(row.number, row.spec, row.outcome, asked=True)
+                self._ask_for(key)
+
+    def _ask_for(self, key: str) -> None:
+        row = self._known[key] = dataclasses.replace(self._known[key], asked=True)
+        self._store.record_outside(row.number, row.spec, row.outcome, asked=True)
 
     def _run_grid(self) -> None:
         for params in self._space.grid():
-            if self._stop or (self._search.n_trials is not None and len(self._known) >= self._search.n_trials):
+            if self._stop or len(self._known) >= self._wanted:
                 break
             self._run_fixed(params)
 
@@ -141,7 +146,7 @@ class Driver:
         study = self._store.optuna_study
         own, chance = study.sampler, make_sampler(Sampler.random, self._search.seed + len(self._known), self._space)
         while not self._stop and repeats < REPEATS_IN_A_ROW:
-            if self._search.n_trials is not None and len(self._known) >= self._search.n_trials:
+            if len(self._known) >= self._wanted:
                 break
             if inside >= self._space.size():
                 break
@@ -164,6 +169,8 @@ class Driver:
         spec = self._space.spec(self._space.suggest(trial))
         self._store.begin(trial, spec)
         earlier = self._known.get(spec.key)
+        if earlier is not None and not earlier.asked:
+            self._ask_for(spec.key)
         outcome = earlier.outcome if earlier else self._executor.submit(spec, watch=self._watch(spec)).result()
         repeat_of = earlier.number if earlier else None
         self._store.finish(trial, outcome, repeat_of, self._violations(outcome))

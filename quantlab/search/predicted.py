@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from quantlab.config import BudgetConfig
-from quantlab.measurement import Measurement
+from quantlab.measurement import Failure, Measurement, Pruned
 from quantlab.profile.auto import with_skip
 from quantlab.profile.front import Knot, best_of, best_within
 from quantlab.profile.predict import Prediction, Predictor
@@ -18,7 +17,7 @@ from quantlab.study.front import violations
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
 
-ATTEMPTS = 4
+ATTEMPTS = 6
 """Settings that are measured to keep a budget whose prediction was off."""
 
 TIGHTER = (2.0, 1.0, 0.5, 0.0)
@@ -96,11 +95,11 @@ class Measured:
             if knot is None:
                 return
             self.knots([knot])
-            measurement = self.row(knot.spec).measurement
-            if measurement is None:  # this form fails, another may not
+            outcome = self.row(knot.spec).outcome
+            if isinstance(outcome, Failure):  # this form fails, another may not
                 forms = [form for form in forms if form != with_skip(knot.spec, ())]
                 continue
-            by = violations(measurement, budget)
+            by = violations(outcome.partial if isinstance(outcome, Pruned) else outcome, budget)
             if all(miss <= 0 for miss in by.values()):
                 return
             missed.append(_Miss(knot, by))
@@ -109,16 +108,16 @@ class Measured:
 def _next(predictor: Predictor, forms: Sequence[QuantSpec], budget: BudgetConfig, missed: list[_Miss]) -> Knot | None:
     """The best setting that is predicted to keep a budget beyond what was missed; None where nothing is.
 
-    All forms are held to what any of them missed, and where that leaves nothing, each to what it missed itself.
+    Each form is held to what it missed itself: what is wrong with the sums of one says little of another.
     """
     if not missed:
         return best_within(predictor, forms, budget)
     tried = {miss.knot.spec for miss in missed}
-    for own, times in itertools.product((False, True), TIGHTER):
+    for times in TIGHTER:
         knots = []
         for form in forms:
-            counting = [miss for miss in missed if not own or with_skip(miss.knot.spec, ()) == form]
-            knot = best_within(predictor, [form], _tightened(budget, counting, times))
+            own = [miss for miss in missed if with_skip(miss.knot.spec, ()) == form]
+            knot = best_within(predictor, [form], _tightened(budget, own, times))
             if knot is not None and knot.spec not in tried:
                 knots.append(knot)
         if knots:

@@ -247,8 +247,12 @@ class SensitivitySampler(optuna.samplers.BaseSampler):
 
 
 def _known(trial: FrozenTrial) -> list[float] | None:
-    """What a trial says of its setting: its values, or those of the part that was measured before it was stopped."""
-    return trial.values if trial.state is TrialState.COMPLETE else trial.user_attrs.get(PARTIAL)
+    """What a trial says of its setting: its values, or those of the part that was measured before it was stopped.
+
+    None where it says nothing, or nothing that can be: an infinite value, or no latency.
+    """
+    values = trial.values if trial.state is TrialState.COMPLETE else trial.user_attrs.get(PARTIAL)
+    return values if values and np.isfinite(values).all() and values[2] > 0 else None
 
 
 def _gains(candidates: Array, measured: Array, limit: Array) -> Array:

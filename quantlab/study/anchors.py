@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from quantlab.config import ModelConfig
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+from quantlab.study.rows import Row
 
 
 def anchors(model: ModelConfig) -> list[QuantSpec]:
@@ -17,3 +20,9 @@ def anchors(model: ModelConfig) -> list[QuantSpec]:
         Int4Spec("nf4", double_quant=True, compute_dtype=compute_dtype),
         Int4Spec("fp4", compute_dtype=compute_dtype),
     ]
+
+
+def beside(rows: Iterable[Row], model: ModelConfig) -> set[str]:
+    """Keys of what a profile measured beside the anchors; a search's number of settings leaves them out."""
+    compared = {spec.key for spec in anchors(model)}
+    return {row.spec.key for row in rows if row.number < 0} - compared

@@ -1,3 +1,6 @@
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,10 +8,16 @@ from fakes import fake_profile
 
 from quantlab.bench import search
 from quantlab.bench.curves import search_figures
+from quantlab.bench.exhaustive import measure_grid
 from quantlab.bench.search import Truth, _searched
-from quantlab.config import Sampler, SpaceConfig
+from quantlab.compose import compose
+from quantlab.config import Dtype, Sampler, SpaceConfig
+from quantlab.errors import StudyError
+from quantlab.lab.provenance import model_fingerprint
+from quantlab.profile import table
 from quantlab.profile.auto import AutoSkip
 from quantlab.search.space import Space
+from quantlab.study.identity import identity
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +75,7 @@ def test_a_search_that_proposes_too_long_is_cut_off_and_all_are_compared_where_i
     assert cut["trials"] == [0, 1]
     figures = search_figures({"settings": 24, "grid_s": 48.0, "profile_s": 1.0, "share": 0.5, "searches": [whole, cut]})
     said = {name: value for _, name, value, _ in figures}
-    where = "hypervolume at 4.17 % of the grid's cost, all that tpe had time for, median"
+    where = "hypervolume at 4.17 % of the grid's cost, where tpe ended early, median"
     assert said[f"random, {where}"] == whole["hypervolume"][1]
     assert said[f"tpe, {where}"] == cut["hypervolume"][1]
 
@@ -78,3 +87,27 @@ def test_the_cost_of_the_goal_is_given_with_and_without_proposing(space: Space, 
     said = {name: value for _, name, value, _ in search_figures(result)}
     assert said["random, cost of 99% of the hypervolume"] == 4
     assert said["random, cost of 99% of the hypervolume, proposing counted in"] == 6
+
+
+def test_a_search_that_proposes_nothing_new_has_ended_early(space: Space, truth: Truth) -> None:
+    found = _searched(space, truth, 100.0, Sampler.random, 0, 0.0)
+    assert found["trials"][-1] == len(truth.grid)
+    assert found["cut_off"]
+
+
+def test_a_grid_is_taken_up_again_only_for_the_same_model_and_score(tmp_path: Path) -> None:
+    config = compose("bench", ["model=tiny_sd3", "score=quick", "space=ranking"])
+    nowhere = {"device": "a card", "versions": {}}
+    here = identity(config.model, config.score, model_fingerprint(config.model), "", nowhere)
+    profile = fake_profile({"llm_int8 t=0": [0.2, 0.1]}, [100, 100])
+    table.save(dataclasses.replace(profile, belongs=here), tmp_path / "search-profile.parquet")
+    for changes, field in (({"dtype": Dtype.bfloat16}, "dtype 'float16'"), ({"call": {"height": 8}}, "pipeline call")):
+        other = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+        with pytest.raises(StudyError, match=f"bench-tiny_sd3 was measured with {field}"):
+            measure_grid(other, tmp_path)
+
+
+def test_a_grid_that_nobody_knows_the_origin_of_is_not_added_to(tmp_path: Path) -> None:
+    (tmp_path / "search-grid.csv").write_text("key,snr_db,memory_bytes,latency_ms,wall_s\n")
+    with pytest.raises(StudyError, match=r"has no search-profile\.parquet beside it"):
+        measure_grid(compose("bench", ["space=ranking"]), tmp_path)

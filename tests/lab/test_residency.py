@@ -123,6 +123,20 @@ def test_a_lab_on_a_card_too_small_for_a_profile_measures_and_refuses_the_profil
         assert lab.measure(Int4Spec()).snr_db > 10
 
 
+def test_a_profile_that_the_cache_holds_is_read_on_any_card(monkeypatch):
+    changes = ("score.prompts=1", "score.timesteps=1")
+    forms = ProfileConfig(probes=1, llm_int8_threshold=[0], bnb_4bit_quant_type=[])
+    with Lab.open("tiny_sd3", *changes, device="cpu") as lab:
+        known = lab.profile(forms, {"model": "one that fits"})
+    plan = Plan(False, "resident: as it was", "a profile needs a larger card")
+    monkeypatch.setattr(reference, "decide", lambda *args: plan)
+    config = compose("run", ["model=tiny_sd3", *changes])
+    with Lab(config.model, config.score, Device.cpu, profiled=True) as lab:
+        assert lab.profile(forms, {"model": "one that fits"}).table.equals(known.table)
+        with pytest.raises(ConfigError, match="a profile needs a larger card"):
+            lab.profile(forms, {"model": "another"})
+
+
 @pytest.mark.parametrize(
     ("wanted", "streamed"), [(Residency.auto, False), (Residency.resident, False), (Residency.stream, True)]
 )

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import MODEL, FakeExecutor, fake_measurement, session, small_space
+from fakes import MODEL, FakeExecutor, fake_measurement, fake_profile, session, small_space
 
-from quantlab.config import BudgetConfig, SpaceConfig
-from quantlab.measurement import Measurement
+from quantlab.config import BudgetConfig, Sampler, SearchConfig, SpaceConfig
+from quantlab.measurement import Measurement, Pruned
+from quantlab.profile.auto import AutoSkip
+from quantlab.search.driver import Driver
 from quantlab.search.predicted import Measured
+from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
 from quantlab.study.anchors import anchors
 from quantlab.study.front import choose
@@ -84,5 +87,35 @@ def test_a_race_is_against_what_the_profile_was_asked_for_as_well(tmp_path: Path
     executor = FakeExecutor(best(KNOT), probes=16)
     profiled(tmp_path / "s", executor)
     _, rows = session(tmp_path / "s", executor, space=small_space(), racing=True)
-    assert executor.raced
-    assert any(row.measurement is None for row in rows)  # stopped: KNOT beats them all
+    number = next(row.number for row in rows if row.spec == KNOT)
+    stopped = [row.outcome for row in rows if isinstance(row.outcome, Pruned)]
+    assert any(f"dominated by trial {number}" in outcome.reason for outcome in stopped)
+
+
+@pytest.mark.parametrize("sampler", [Sampler.random, Sampler.grid])
+def test_settings_of_the_profile_are_none_of_those_that_a_sweep_is_asked_for(tmp_path: Path, sampler: Sampler) -> None:
+    executor = FakeExecutor()
+    with StudyStore(tmp_path / "s") as store:
+        measured = Measured(store, executor, lambda row: None)
+        for spec in [*anchors(MODEL), *(Int4Spec(skip=(f"layer{i}",)) for i in range(20))]:
+            measured.row(spec)
+    space = small_space(method=["llm_int8"], llm_int8_threshold=list(range(1, 20)))
+    session(tmp_path / "s", executor, sampler, n_trials=len(anchors(MODEL)) + 4, space=space)
+    assert len(executor.keys) == len(anchors(MODEL)) + 20 + 4
+
+
+def test_an_anchor_that_a_sampler_proposes_is_asked_for(tmp_path: Path) -> None:
+    """In a space with a range nobody can tell beforehand that it holds an anchor."""
+    form = "bnb_4bit nf4 compute=float16"
+    profile = fake_profile({form: [0.3, 0.2, 0.1]}, [100, 100, 100])
+    nf4 = {"method": ["bnb_4bit"], "bnb_4bit_quant_type": ["nf4"]}
+    config = small_space(**nf4, skip=["auto"], skip_share_range=[0.0, 0.2])
+    space = Space(config, MODEL.skips, AutoSkip(profile))
+    executor = FakeExecutor(best(Int4Spec()))
+    with StudyStore(tmp_path / "s") as store:
+        search = SearchConfig(sampler=Sampler.random, n_trials=20)
+        Driver(store, executor, space, MODEL, search, BudgetConfig(), lambda row, measured: None).run()
+    rows = [row for row in StudyStore(tmp_path / "s", read_only=True).rows() if row.spec == Int4Spec()]
+    assert rows[0].number < 0
+    assert rows[0].asked
+    assert winner(tmp_path / "s") == Int4Spec()

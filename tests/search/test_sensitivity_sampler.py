@@ -171,3 +171,12 @@ def test_what_was_measured_of_a_stopped_setting_is_learned_from(space, predictor
     study.optimize(lambda trial: measured(space, predictor, space.suggest(trial)), n_trials=10)
     proposed = [trial.params["method"] for trial in study.trials[-10:]]
     assert (proposed.count("bnb_4bit") < 2) == taught
+
+
+@pytest.mark.parametrize("values", [[np.inf, 1e3, 1.0], [20.0, 1e3, 0.0], [20.0, 1e3, np.inf], [20.0, 1e3, -1.0]])
+def test_values_that_cannot_be_end_no_study(space, predictor, values):
+    study = optuna.create_study(directions=list(DIRECTIONS), sampler=SensitivitySampler(space, predictor))
+    trial = study.ask()
+    odd = space.spec(space.suggest(trial)).key
+    study.tell(trial, values)
+    assert space.spec(space.suggest(study.ask())).key != odd

@@ -19,15 +19,16 @@ class DriftCheck:
     Args:
         executor: who measures.
         store: where the checks are kept.
-        wanted: how many settings the study is to hold; None where nobody knows, and there is no middle.
+        wanted: how many settings the study is to hold; None where nobody knows, and there is no middle. What was
+            measured before the first check, by a profile, is not halved with the others.
     """
 
     def __init__(self, executor: Executor, store: StudyStore, wanted: int | None) -> None:
         self._executor, self._store = executor, store
-        left = 0 if wanted is None else wanted // 2 - len(store.known())
+        known, begun = len(store.known()), [check.key for check in store.drift()[:1]]
+        left = 0 if wanted is None else wanted // 2 - known if begun else (wanted - known) // 2
         self._until_middle = left if left > 0 else None
         measured = [row.spec for row in store.rows() if row.measurement is not None]
-        begun = [check.key for check in store.drift()[:1]]
         self._spec: QuantSpec | None = next((spec for spec in measured if spec.key in begun), None)
 
     def after(self, row: Row) -> None:

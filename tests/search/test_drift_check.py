@@ -11,8 +11,10 @@ from quantlab.config import BudgetConfig, Sampler, SearchConfig, SpaceConfig
 from quantlab.measurement import Failure, Outcome
 from quantlab.search.drift import DriftCheck
 from quantlab.search.driver import Driver
+from quantlab.search.predicted import Measured
 from quantlab.search.space import Space
 from quantlab.spec import QuantSpec
+from quantlab.study.anchors import anchors
 from quantlab.study.drift import Check, noise
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
@@ -130,3 +132,13 @@ def test_a_finished_study_is_not_checked_again(tmp_path: Path) -> None:
     later, keys = checked(tmp_path / "s", slower_by(50, 0))
     assert keys == []
     assert later == first
+
+
+def test_a_sweep_after_a_profile_has_its_start_as_well(tmp_path: Path) -> None:
+    with StudyStore(tmp_path / "s") as store:
+        measured = Measured(store, FakeExecutor(), lambda row: None)
+        for spec in anchors(MODEL):
+            measured.row(spec)
+    checks, _ = checked(tmp_path / "s")
+    assert [check.when for check in checks] == ["start", "middle", "end"]
+    assert len({check.key for check in checks}) == 1

@@ -195,6 +195,7 @@ def test_a_sweep_of_the_same_study_goes_on_with_it_and_chooses_among_both(profil
 def test_a_card_too_small_for_a_profile_ends_it_before_anything_is_loaded(
     name: str, main: Callable[..., int], overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reference, "decide", lambda *args: Plan(True, "stream", "a profile needs a larger card"))
     monkeypatch.setattr(reference, "load_component", lambda *args: pytest.fail("loaded"))
     with pytest.raises(ConfigError, match="a profile needs a larger card"):

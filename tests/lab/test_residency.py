@@ -109,7 +109,8 @@ def too_small(monkeypatch):
     monkeypatch.setattr(reference, "decide", lambda *args: plan)
 
 
-def test_a_profile_that_cannot_be_is_refused_before_anything_is_loaded(too_small, monkeypatch):
+def test_a_profile_that_cannot_be_is_refused_before_anything_is_loaded(too_small, monkeypatch, tmp_path):
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path))
     monkeypatch.setattr(reference, "load_component", lambda *args: pytest.fail("loaded"))
     config = compose("run", ["model=tiny_sd3", "score=quick"])
     with pytest.raises(ConfigError, match="a profile needs a larger card"):

@@ -27,7 +27,9 @@ def search_figures(result: dict[str, Any]) -> list[Line]:
     for sampler in dict.fromkeys(search["sampler"] for search in result["searches"]):
         runs = [search for search in result["searches"] if search["sampler"] == sampler]
         reached = [run["hypervolume"][-1] for run in runs]
-        what = f"{sampler}, hypervolume at {100 * result['share']:g} % of the grid's cost"
+        is_cut_off = any(run["cut_off"] for run in runs)
+        at = "where it ended early" if is_cut_off else f"at {100 * result['share']:g} % of the grid's cost"
+        what = f"{sampler}, hypervolume {at}"
         lines.append(("search", f"{what}, median of {len(runs)} seeds", float(np.median(reached)), "share"))
         lines.append(("search", f"{what}, lowest and highest", f"{min(reached):.4f} to {max(reached):.4f}", "share"))
         for name, seconds in (("", ("cost_s",)), (", proposing counted in", ("cost_s", "proposing_s"))):

@@ -327,7 +327,8 @@ class BenchConfig:
     """`quantlab bench`.
 
     Attributes:
-        parts: what to run; its names may also stand alone behind the command.
+        parts: what to run; its names may also stand alone behind the command. `search` or `ranking` alone there takes
+            a space of its own, `search` also fewer probes, unless told otherwise.
         name: of the folder below ``results_dir`` that results are written to, ``bench-NAME``.
         generations: prompts that `naive` also draws in full for each setting, 0 leaves that out; and the drawings of
             each setting that `ranking` compares SNR with.

@@ -23,7 +23,8 @@ def search_figures(result: dict[str, Any]) -> list[Line]:
     name = f"exhaustive grid, {result['settings']} settings"
     lines: list[Line] = [("search", name, result["grid_s"], "s")]
     lines.append(("search", f"profile, part of the grid's {result['grid_s']:.4g} s", result["profile_s"], "s"))
-    cut_off = [search for search in result["searches"] if search["cut_off"]]
+    cut_off = [(float(run["cost_s"][-1]), run["sampler"]) for run in result["searches"] if run["cut_off"]]
+    end, first = min(cut_off, default=(math.inf, ""))
     for sampler in dict.fromkeys(search["sampler"] for search in result["searches"]):
         runs = [search for search in result["searches"] if search["sampler"] == sampler]
         reached = [run["hypervolume"][-1] for run in runs]
@@ -42,7 +43,6 @@ def search_figures(result: dict[str, Any]) -> list[Line]:
         each = [1000 * run["proposing_s"][-1] / max(run["trials"][-1], 1) for run in runs]
         lines.append(("search", f"{sampler}, proposing a setting", float(np.median(each)), "ms"))
         if cut_off:
-            end, first = min((float(run["cost_s"][-1]), run["sampler"]) for run in cut_off)
             where = f"{100 * end / result['grid_s']:.2f} % of the grid's cost, where {first} ended early"
             then = [float(_at(run, "cost_s", np.array(end))) for run in runs]
             lines.append(("search", f"{sampler}, hypervolume at {where}, median", float(np.median(then)), "share"))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from quantlab.bench.grid import empty_cache
-from quantlab.config import BenchConfig
-from quantlab.errors import MeasurementError, StudyError
+from quantlab.config import BenchConfig, Weights
+from quantlab.errors import ConfigError, StudyError
 from quantlab.lab import Lab
 from quantlab.lab.provenance import model_fingerprint
-from quantlab.measurement import Measurement
+from quantlab.measurement import MEANINGLESS, Measurement
 from quantlab.profile import table
 from quantlab.profile.auto import AutoSkip
 from quantlab.profile.table import Profile
 from quantlab.search.space import Space
+from quantlab.spec import QuantSpec
 from quantlab.study.identity import identity
 
 GRID, PROFILE = "search-grid.csv", "search-profile.parquet"
@@ -29,20 +31,24 @@ def measure_grid(config: BenchConfig, folder: Path) -> tuple[Space, pd.DataFrame
     A grid that is whole is read without a device, also on another machine than measured it.
 
     Raises:
+        ConfigError: for a space that has no grid, and for random weights.
         StudyError: where the files belong to another model, score, device or libraries.
     """
+    if config.model.weights is Weights.random:
+        raise ConfigError(f"bench search has nothing to find with random weights: fidelity is {MEANINGLESS}")
+    unresolved = Space(config.space, config.model.skips)
+    unresolved.check_grid()
     folder.mkdir(parents=True, exist_ok=True)
     seconds = folder / "search-profile-seconds.txt"
-    unresolved = Space(config.space, config.model.skips)
     profile = table.load(folder / PROFILE) if (folder / PROFILE).exists() else None
     if profile is None and (folder / GRID).exists():
         raise StudyError(f"{folder / GRID} has no {PROFILE} beside it; remove it, or choose another name=NAME")
     if profile is not None:
-        _check(profile, config)
-        space, grid = unresolved.with_auto(AutoSkip(profile)), _read(folder / GRID)
-        keys = [space.spec(params).key for params in space.grid()]
-        if set(keys) <= set(grid.index):
-            return space, grid.loc[keys], float(seconds.read_text())
+        _check(config, profile, _anywhere(config))
+        space, specs = _resolved(unresolved, profile)
+        grid = _read(folder / GRID)
+        if all(spec.key in grid.index for spec in specs):
+            return space, grid.loc[[spec.key for spec in specs]], float(seconds.read_text())
     with empty_cache(), Lab(config.model, config.score, config.device, config.lab) as lab:
         belongs = identity(config.model, config.score, lab.fingerprint, lab.probe_set.fingerprint, lab.provenance)
         if profile is None:
@@ -50,31 +56,39 @@ def measure_grid(config: BenchConfig, folder: Path) -> tuple[Space, pd.DataFrame
             profile = lab.profile(config.profile, belongs)
             seconds.write_text(f"{time.perf_counter() - start:.3f}\n")
             table.save(profile, folder / PROFILE)
-        profile.check(belongs)
-        space = unresolved.with_auto(AutoSkip(profile))
+            space, specs = _resolved(unresolved, profile)
+        _check(config, profile, belongs)
         known = set(_read(folder / GRID).index)
-        specs = [space.spec(params) for params in space.grid()]
         for spec in specs:
             if spec.key not in known:
                 _append(folder / GRID, _line(lab.measure(spec)))
     return space, _read(folder / GRID).loc[[spec.key for spec in specs]], float(seconds.read_text())
 
 
-def _check(profile: Profile, config: BenchConfig) -> None:
-    """See that a profile is of this model and score; the machine may be another one."""
-    nowhere = {"device": "", "versions": {}}
-    current = identity(config.model, config.score, model_fingerprint(config.model), "", nowhere)
-    for name in ("model", "component", "dtype", "pipeline call and prompts", "score"):
-        if profile.belongs.get(name) != current[name]:
+def _resolved(unresolved: Space, profile: Profile) -> tuple[Space, list[QuantSpec]]:
+    """The space with ``auto`` resolved, and its settings: each a knapsack, so they are made once."""
+    space = unresolved.with_auto(AutoSkip(profile))
+    return space, [space.spec(params) for params in space.grid()]
+
+
+def _anywhere(config: BenchConfig) -> dict[str, Any]:
+    """What a grid belongs to, but for the machine and what was recorded on it."""
+    fingerprint = model_fingerprint(config.model)
+    found = identity(config.model, config.score, fingerprint, "", {"device": "", "versions": {}})
+    return {name: value for name, value in found.items() if name not in ("probe set", "device", "libraries")}
+
+
+def _check(config: BenchConfig, profile: Profile, current: dict[str, Any]) -> None:
+    """Raise `StudyError` where a profile belongs to something else."""
+    for name, now in current.items():
+        if profile.belongs.get(name) != now:
             raise StudyError(
-                f"bench-{config.name} was measured with {name} {profile.belongs.get(name)!r}, now it is "
-                f"{current[name]!r}; choose another name=NAME"
+                f"bench-{config.name} was measured with {name} {profile.belongs.get(name)!r}, now it is {now!r}; "
+                "choose another name=NAME"
             )
 
 
 def _line(m: Measurement) -> dict[str, object]:
-    if not m.fidelity_is_meaningful:
-        raise MeasurementError("a search has nothing to find where fidelity is not meaningful: the weights are random")
     values = {"snr_db": m.snr_db, "memory_bytes": m.memory_bytes, "latency_ms": m.latency_ms, "wall_s": m.wall_s}
     return {"key": m.key, **values}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,17 @@ def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: Budget
 
     With a limit on memory or latency it has the highest SNR, else the least memory.
     """
+    return best_of(knots_within(predictor, dict.fromkeys(forms, budget)), budget)
+
+
+def knots_within(predictor: Predictor, budgets: Mapping[QuantSpec, BudgetConfig]) -> list[Knot]:
+    """The best setting of each form within a budget of its own, of those that are predicted to keep it.
+
+    Raises:
+        StudyError: where there is none, and the time did not suffice for some form.
+    """
     knots, out_of_time = [], None
-    for form in forms:
+    for form, budget in budgets.items():
         try:
             knots.append(_best_in(predictor, form, budget))
         except StudyError as error:
@@ -63,7 +72,7 @@ def best_within(predictor: Predictor, forms: Sequence[QuantSpec], budget: Budget
     found = [knot for knot in knots if knot is not None]
     if not found and out_of_time is not None:
         raise out_of_time
-    return best_of(found, budget)
+    return found
 
 
 def best_of(knots: Sequence[Knot], budget: BudgetConfig) -> Knot | None:

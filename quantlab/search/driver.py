@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from quantlab.config import BudgetConfig, ModelConfig, Sampler, SearchConfig
 from quantlab.errors import StudyError
-from quantlab.measurement import Failure, Outcome, Pruned, Watch
+from quantlab.measurement import Failure, Outcome, Watch
 from quantlab.profile.predict import Predictor
 from quantlab.search.executor import Executor
 from quantlab.search.racing import Race
@@ -194,7 +194,7 @@ class Driver:
     def _violations(self, outcome: Outcome) -> dict[str, float]:
         if isinstance(outcome, Failure):
             return {}
-        return violations(outcome.partial if isinstance(outcome, Pruned) else outcome, self._budget)
+        return violations(outcome, self._budget)
 
     def _check_constraints(self) -> None:
         """Optuna's GPSampler wants the same constraints on every trial of a study."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from quantlab.config import BudgetConfig
-from quantlab.measurement import Failure, Measurement, Pruned
+from quantlab.measurement import Failure, Measurement
 from quantlab.profile.auto import with_skip
-from quantlab.profile.front import Knot, best_of, best_within
+from quantlab.profile.front import Knot, best_of, best_within, knots_within
 from quantlab.profile.predict import Prediction, Predictor
 from quantlab.search.executor import Executor
 from quantlab.spec import QuantSpec
@@ -99,7 +99,7 @@ class Measured:
             if isinstance(outcome, Failure):  # this form fails, another may not
                 forms = [form for form in forms if form != with_skip(knot.spec, ())]
                 continue
-            by = violations(outcome.partial if isinstance(outcome, Pruned) else outcome, budget)
+            by = violations(outcome, budget)
             if all(miss <= 0 for miss in by.values()):
                 return
             missed.append(_Miss(knot, by))
@@ -114,12 +114,9 @@ def _next(predictor: Predictor, forms: Sequence[QuantSpec], budget: BudgetConfig
         return best_within(predictor, forms, budget)
     tried = {miss.knot.spec for miss in missed}
     for times in TIGHTER:
-        knots = []
-        for form in forms:
-            own = [miss for miss in missed if with_skip(miss.knot.spec, ()) == form]
-            knot = best_within(predictor, [form], _tightened(budget, own, times))
-            if knot is not None and knot.spec not in tried:
-                knots.append(knot)
+        own = {form: [miss for miss in missed if with_skip(miss.knot.spec, ()) == form] for form in forms}
+        budgets = {form: _tightened(budget, misses, times) for form, misses in own.items()}
+        knots = [knot for knot in knots_within(predictor, budgets) if knot.spec not in tried]
         if knots:
             return best_of(knots, budget)
     return None

@@ -12,7 +12,7 @@ import numpy as np
 from quantlab.arrays import Array, Mask
 from quantlab.config import BudgetConfig, Rule
 from quantlab.errors import ConfigError, StudyError
-from quantlab.measurement import MEANINGLESS, Measurement
+from quantlab.measurement import MEANINGLESS, Measurement, Pruned
 from quantlab.spec import ReferenceSpec
 from quantlab.study.rows import Row
 from quantlab.study.ties import cheapest_of_tied
@@ -77,8 +77,12 @@ def check_budget(budget: BudgetConfig, rule: Rule = Rule.auto, fidelity_is_meani
             )
 
 
-def violations(measurement: Measurement, budget: BudgetConfig) -> dict[str, float]:
-    """By how much a measurement misses each budget that is set, in the budget's unit; 0 and below is within."""
+def violations(outcome: Measurement | Pruned, budget: BudgetConfig) -> dict[str, float]:
+    """By how much a measurement misses each budget that is set, in the budget's unit; 0 and below is within.
+
+    Of a setting that was stopped early, by how much its part does.
+    """
+    measurement = outcome.partial if isinstance(outcome, Pruned) else outcome
     missed = {}
     if budget.memory_mb is not None:
         missed["memory_mb"] = measurement.memory_bytes / 1e6 - budget.memory_mb

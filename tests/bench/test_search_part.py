@@ -12,7 +12,7 @@ from quantlab.bench.exhaustive import measure_grid
 from quantlab.bench.search import Truth, _searched
 from quantlab.compose import compose
 from quantlab.config import Dtype, Sampler, SpaceConfig
-from quantlab.errors import StudyError
+from quantlab.errors import ConfigError, StudyError
 from quantlab.lab.provenance import model_fingerprint
 from quantlab.profile import table
 from quantlab.profile.auto import AutoSkip
@@ -105,6 +105,15 @@ def test_a_grid_is_taken_up_again_only_for_the_same_model_and_score(tmp_path: Pa
         other = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
         with pytest.raises(StudyError, match=f"bench-tiny_sd3 was measured with {field}"):
             measure_grid(other, tmp_path)
+
+
+def test_random_weights_and_a_space_without_a_grid_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="bench search has nothing to find with random weights"):
+        measure_grid(compose("bench", ["model.weights=random"]), tmp_path / "bench")
+    ranged = ["space=exhaustive", "space.skip_share=[]", "space.skip_share_range=[0,0.5]"]
+    with pytest.raises(ConfigError, match=r"space\.skip_share_range is continuous"):
+        measure_grid(compose("bench", ranged), tmp_path / "bench")
+    assert not (tmp_path / "bench").exists()
 
 
 def test_a_grid_that_nobody_knows_the_origin_of_is_not_added_to(tmp_path: Path) -> None:

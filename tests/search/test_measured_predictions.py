@@ -12,6 +12,7 @@ from fakes import FakeExecutor, failing, fake_measurement, fake_profile
 from quantlab.config import BudgetConfig
 from quantlab.errors import StudyError
 from quantlab.measurement import Failure, Measurement
+from quantlab.profile import front
 from quantlab.profile.front import best_within, predicted_front
 from quantlab.profile.predict import Predictor
 from quantlab.search.predicted import ATTEMPTS, Measured
@@ -143,6 +144,26 @@ def test_a_form_that_misses_does_not_keep_another_from_being_tried(store: StudyS
     measured(store, executor).within(PREDICTOR, FORMS, budget)
     assert executor.keys[0].startswith("llm_int8 ")
     assert isinstance(choose(store.rows(), budget).row.spec, Int4Spec)
+
+
+def test_a_form_that_the_solver_has_no_time_for_does_not_keep_another_from_being_tried(
+    store: StudyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve = front._best_in
+
+    def no_time_for_int8(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> front.Knot | None:
+        if isinstance(form, Int8Spec):
+            raise StudyError("no layers within the limits were found in 10 s")
+        return solve(predictor, form, budget)
+
+    monkeypatch.setattr(front, "_best_in", no_time_for_int8)
+    executor = FakeExecutor(off_by(snr_db=-1.0))
+    budget = BudgetConfig(min_snr_db=12.0)
+    measured(store, executor).within(PREDICTOR, FORMS, budget)
+    assert len(executor.keys) > 1  # the first one missed
+    assert isinstance(choose(store.rows(), budget).row.spec, Int4Spec)
+    with pytest.raises(StudyError, match="were found in 10 s"):
+        measured(store, executor).within(PREDICTOR, FORMS[:1], budget)
 
 
 def test_a_budget_that_every_prediction_misses_measures_nothing(store: StudyStore) -> None:

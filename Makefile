@@ -1,15 +1,27 @@
-# `make sweep` and `make test` each set up .venv when it is missing or out of date, and do nothing twice.
+# `make sweep`, `make check` and `make test` each set up .venv when it is missing or out of date, and do nothing twice.
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: sweep test lint types bench clean
+# rooms whose tests load no model: an answer while one works on any of them
+FAST := architecture config metrics outcomes search sensitivity spec study test_files.py
+
+.PHONY: sweep check test test-long fast lint types bench clean
 
 sweep: $(STAMP)        ## the main job: search the embedded pipeline's settings, export and verify the winner
 	$(PY) -m quantlab sweep
 
-test: $(STAMP) lint types   ## lint, types, tests
-	$(PY) -m pytest -q -n 2 --dist loadfile
+check: $(STAMP)        ## lint, types and the tests that need no model, beside each other: less than a minute
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint fast
+
+test: $(STAMP) lint types   ## what continuous integration runs: lint, types and every test but the long ones
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not long"
+
+test-long: $(STAMP)    ## the other tests: run before a release
+	$(PY) -m pytest -q -n 2 --dist loadfile -m long
+
+fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" $(addprefix tests/,$(FAST))
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -18,8 +30,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(PY) -m mypy
 
-bench: $(STAMP)        ## time quantlab against its own forwards and against the documented loop
-	$(PY) -m quantlab bench switch overhead
+bench: $(STAMP)        ## time quantlab against its own forwards
+	$(PY) -m tests.benchmarks switch overhead
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

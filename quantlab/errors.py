@@ -21,15 +21,25 @@ class StudyError(QuantlabError, RuntimeError):
 
 
 class MeasurementError(QuantlabError, RuntimeError):
-    """A setting that was tried and gave no measurement."""
+    """A setting that was tried and gave no measurement, by its own doing; ``code`` is that of its `ErrorType`."""
+
+    code = "kernel_refused"
 
 
 class NonFiniteOutputError(MeasurementError):
     """The quantized component returned NaN or infinity."""
 
+    code = "non_finite_output"
+
 
 class OutOfMemoryError(MeasurementError):
     """The device's memory did not suffice for the setting."""
+
+    code = "out_of_memory"
+
+
+class KernelError(MeasurementError):
+    """A kernel did not take the setting: what was raised while a layer was made, or within a component's forward."""
 
 
 class DeviceLostError(QuantlabError, RuntimeError):
@@ -38,6 +48,8 @@ class DeviceLostError(QuantlabError, RuntimeError):
 
 class NothingQuantizedError(MeasurementError):
     """The skip list kept every layer, so that the setting is the reference under another name."""
+
+    code = "nothing_quantized"
 
 
 def unknown(

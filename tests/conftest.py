@@ -34,7 +34,7 @@ def lab():
     """A lab on tiny_sd3: 2 prompts x 2 timesteps, on the CPU."""
     from quantlab import Lab
 
-    with Lab.open("tiny_sd3", "score=quick", device="cpu") as lab:
+    with Lab.open("tiny_sd3", "evaluation=quick", device="cpu") as lab:
         yield lab
 
 
@@ -43,14 +43,14 @@ def outliers_lab():
     """The same on tiny_sd3_outliers."""
     from quantlab import Lab
 
-    with Lab.open("tiny_sd3_outliers", "score=quick", device="cpu") as lab:
+    with Lab.open("tiny_sd3_outliers", "evaluation=quick", device="cpu") as lab:
         yield lab
 
 
 @pytest.fixture(scope="session")
 def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained Stable Diffusion 3 pipeline, with a VAE that can decode."""
-    from quantlab.tiny_sd3.architecture import save, untrained_pipeline
+    from training.tiny_sd3.architecture import save, untrained_pipeline
 
     folder = tmp_path_factory.mktemp("random_sd3")
     pipeline = untrained_pipeline(seed=1)
@@ -61,22 +61,18 @@ def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished study of a few settings: anchors, three thresholds, two skip lists."""
-    from quantlab.cli import sweep
-    from quantlab.compose import compose
+    """Folder of a finished study of a few settings: baselines, three thresholds, two skip lists."""
+    from quantlab import session
+    from quantlab.config.compose import compose
 
     results = tmp_path_factory.mktemp("results")
-    config = compose(
-        "sweep",
-        [
-            f"results_dir={results}",
-            "study=small",
-            "device=cpu",
-            "score=quick",
-            "space.llm_int8_threshold=[0,3,6]",
-            "space.bnb_4bit_compute_dtype=[float16]",
-            "space.skip=[none,proj_out]",
-        ],
-    )
-    assert sweep.main(config) == 0
-    return results / "small"
+    overrides = [
+        f"results_dir={results}",
+        "study=small",
+        "device=cpu",
+        "evaluation=quick",
+        "space.llm_int8_threshold=[0,3,6]",
+        "space.bnb_4bit_compute_dtype=[float16]",
+        "space.skip=[none,proj_out]",
+    ]
+    return session.run(compose("sweep", overrides)).folder

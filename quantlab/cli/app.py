@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from quantlab.compose import register_schemas, to_dataclass
-from quantlab.conf_path import conf_dir
+from quantlab.cli.help import command_help
+from quantlab.config.compose import register_schemas, typed
+from quantlab.config.explain import explain
+from quantlab.config.overrides import prepared
+from quantlab.config.paths import conf_dir
 from quantlab.errors import QuantlabError
-from quantlab.messages import explain, explained
-from quantlab.models.quiet import hush
+from quantlab.pipelines.quiet import hush
+
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
+"""Errors of the operating system that a user can mend; any other one is a bug and shows its traceback."""
+
+_HELP = ("-h", "--help")
 
 
 def run(command: str, arguments: list[str]) -> None:
-    """Compose a command's configuration from its arguments and run it; exits with the command's status."""
+    """Compose a command's configuration from its arguments and run it; exits with the command's status.
+
+    Raises:
+        QuantlabError: for arguments that cannot be meant.
+    """
     hush()
     register_schemas()
+    wants_help = any(word in _HELP for word in arguments)
+    words = [word for word in arguments if word not in _HELP]
     status = 0
 
     def task(config: DictConfig) -> None:
         nonlocal status
+        if wants_help:
+            print(_help(command, config))
+            return
         try:
-            with explained(command):
-                typed = to_dataclass(config)
-            try:
-                status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed))
-            except (HydraException, OmegaConfBaseException) as error:
-                raise RuntimeError("a bug: the configuration was already composed") from error
-        except (QuantlabError, OSError) as error:  # Hydra would print a heading of its own before it
-            print(f"quantlab: error: {error}", file=sys.stderr)
-            sys.exit(2)
+            status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed(command, config, words)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise RuntimeError("a bug: the configuration was already composed") from error
+        except QuantlabError as error:  # Hydra would print a heading of its own before it
+            _end(str(error))
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            _end(str(error))
 
-    sys.argv = [f"quantlab {command}", *arguments]
+    sys.argv = [f"quantlab {command}", *prepared(command, words)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(command, error) from None
+        raise explain(command, error, words) from None
     sys.exit(status)
+
+
+def _end(message: str) -> None:
+    print(f"quantlab: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _help(command: str, config: DictConfig) -> str:
+    runtime = HydraConfig.get().runtime
+    choices = {str(group): option for group, option in runtime.choices.items() if not str(group).startswith("hydra/")}
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    return command_help(command, config, choices, folders)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from quantlab.cli.show import console
+from quantlab.cli.console import console
+from quantlab.cli.summary import require_winner
 from quantlab.config import ExportConfig
-from quantlab.errors import StudyError
-from quantlab.export.write import export
-from quantlab.report.view import look
+from quantlab.export import export, export_folder
+from quantlab.report.text import reason_line
 from quantlab.study.store import StudyStore
+from quantlab.study.study import load_view
 
 
 def main(config: ExportConfig) -> int:
-    """Write ``winner/``; fails where no setting keeps the budget."""
+    """Write ``winner/``, or a folder of the trial's own; fails where no setting keeps the budget."""
     with StudyStore.existing(config.results_dir, config.study) as store:
-        study = look(store, config.budget, config.rule)
+        study = load_view(store, config.budget or None, config.rule)
         if config.trial is not None:
-            row, reason = study.row(config.trial), "you named it (trial=)"
-        elif study.winner is not None:
-            row, reason = study.winner.row, study.winner.reason
+            row, reason = study.row(config.trial), "you chose it (trial=)"
+            folder = export_folder(study, row)
         else:
-            raise StudyError(str(study.why_none))
-        folder = export(study, row, reason, config.llm_int8_enable_fp32_cpu_offload)
-    console.print(f"trial {row.number}, {row.spec.key}: {reason}")
-    for name in ("quantization_config.json", "load.py", "README.md"):
-        console.print(f"  {folder / name}")
+            winner = require_winner(study)
+            row, reason, folder = winner.row, reason_line(winner, study.objectives), export_folder(study, None)
+        export(study, row, reason, folder, config.llm_int8_enable_fp32_cpu_offload)
+    console.print(f"trial {row.number}, {row.name}: {reason}")
+    for file in sorted(folder.iterdir()):
+        console.print(f"  {file}")
     return 0

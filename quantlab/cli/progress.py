@@ -1,68 +1,116 @@
-"""How a search shows its progress: a bar on a terminal, a line a setting elsewhere."""
+"""How far a long part is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+import time
+from collections.abc import Callable
+from typing import Protocol
 
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Column
 
-from quantlab.cli.show import console, outcome_line
-from quantlab.config import BudgetConfig, Rule
-from quantlab.errors import StudyError
-from quantlab.study.front import choose
-from quantlab.study.rows import Row
+from quantlab.cli.console import console, duration
+
+EVERY_S = 10.0
+"""Seconds between two lines about the same part."""
 
 
-class SearchProgress:
-    """Trials done, the best so far, time left.
+class Progress(Protocol):
+    """Shows one part after another."""
+
+    def begin(self, title: str, total: int | None) -> None:
+        """A part begins; whatever went on before is over.
+
+        Args:
+            title: what is done.
+            total: how many steps that takes; None where nobody knows.
+        """
+        ...
+
+    def advance(self, done: int, total: int | None, note: str) -> None:
+        """So many steps are done; ``note`` says what of."""
+        ...
+
+    def end(self) -> None:
+        """The part is over."""
+        ...
+
+
+class Bar:
+    """A bar with the time left, or where the end is not known the time that has passed."""
+
+    def __init__(self) -> None:
+        self._bar: RichProgress | None = None
+
+    def begin(self, title: str, total: int | None) -> None:
+        """Show a part; what went on before is over."""
+        self.end()
+        if total == 0:
+            return
+        columns: list[ProgressColumn] = [SpinnerColumn(), TimeElapsedColumn()]
+        if total is not None:
+            columns = [BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()]
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        self._bar = RichProgress(*columns, text, console=console, transient=True)
+        self._bar.add_task(title, total=total)
+        self._bar.start()
+
+    def advance(self, done: int, total: int | None, note: str) -> None:
+        """Show how far it is."""
+        if self._bar is not None:
+            task = self._bar.tasks[0]
+            known = task.total if total is None else total
+            self._bar.update(task.id, completed=done, total=known, description=note or task.description)
+
+    def end(self) -> None:
+        """Take it away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Lines:
+    """A line when a part begins, and one every `EVERY_S` seconds while it goes on.
 
     Args:
-        wanted: how many settings the study is to hold; None where nobody knows.
-        rows: what it holds already.
-        budget: limits of the winner.
-        rule: how the best is chosen, as at the end.
+        say: called with each line.
+        clock: seconds since any moment.
     """
 
-    def __init__(self, wanted: int | None, rows: list[Row], budget: BudgetConfig, rule: Rule) -> None:
-        self._wanted, self._budget, self._rule = wanted, budget, rule
-        self._rows = [row for row in rows if row.repeat_of is None]
-        self._bar = Progress(
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
+    def __init__(self, say: Callable[[str], None] = console.print, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._title = ""
+        self._total: int | None = None
+        self._began = self._said = 0.0
+
+    def begin(self, title: str, total: int | None) -> None:
+        """Show a part; what went on before is over."""
+        self._title, self._total = title, total
+        self._began = self._said = self._clock()
+        if total != 0:
+            self._say(title)
+
+    def advance(self, done: int, total: int | None, note: str) -> None:
+        """Show how far it is."""
+        now = self._clock()
+        total = self._total if total is None else total
+        if now - self._said < EVERY_S or not done or done == total:
+            return
+        self._said = now
+        left = "" if total is None else f", about {duration((now - self._began) / done * (total - done))} left"
+        self._say(
+            f"{self._title}: {done}{'' if total is None else f' of {total}'}{left}" + (f" ({note})" if note else "")
         )
-        self._task = self._bar.add_task(self._best(), total=wanted, completed=self._done)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def add(self, row: Row) -> None:
-        """Take in a row that was just measured."""
-        self._rows.append(row)
-        self._bar.update(self._task, completed=self._done, description=self._best())
-        if not console.is_terminal:
-            console.print(f"[{self._done}/{self._wanted or '?'}] {outcome_line(row)}", markup=False)
-        elif row.measurement is None:
-            self._bar.console.print(outcome_line(row), markup=False)
-
-    @property
-    def _done(self) -> int:
-        return len({row.spec.key for row in self._rows})
-
-    def _best(self) -> str:
-        try:
-            row = choose(self._rows, self._budget, self._rule).row
-        except StudyError:
-            return "best so far: none"
-        return escape(f"best so far: {outcome_line(row)}")
+    def end(self) -> None:
+        """Take it away."""
+        self._title = ""

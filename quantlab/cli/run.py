@@ -1,39 +1,73 @@
-"""``quantlab run``: one setting, one row."""
+"""``quantlab run``: one setting, measured and printed."""
 
 from __future__ import annotations
 
-from quantlab.cli.show import console, rows_table
-from quantlab.config import QuantConfig, RunConfig
-from quantlab.errors import ConfigError, MeasurementError, QuantlabError, unknown
-from quantlab.lab import Lab
-from quantlab.measurement import MEANINGLESS
-from quantlab.spec import METHODS, Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
-from quantlab.study.rows import Row
+from quantlab.cli.console import console
+from quantlab.config import ExecutorConfig, QuantConfig, RunConfig
+from quantlab.errors import ConfigError, MeasurementError, unknown
+from quantlab.executors import Describe, Evaluate, LabSetup, MeasureNoiseFloor, open_executor
+from quantlab.metrics.registry import resolve
+from quantlab.outcomes import Failure
+from quantlab.report.text import (
+    MEANINGLESS,
+    count,
+    failure_line,
+    large_skip_entry_line,
+    noise_floor_line,
+    placement_line,
+)
+from quantlab.report.text.values import measured
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
+from quantlab.spec.names import plain_name
+from quantlab.spec.quant import METHODS
+
+_FIELDS = {
+    "llm_int8_threshold": "threshold",
+    "llm_int8_has_fp16_weight": "has_fp16_weight",
+    "bnb_4bit_quant_type": "quant_type",
+    "bnb_4bit_use_double_quant": "double_quant",
+    "bnb_4bit_compute_dtype": "compute_dtype",
+    "bnb_4bit_quant_storage": "quant_storage",
+}
+"""What a spec calls the fields of BitsAndBytesConfig."""
+
+_OF_METHOD = {
+    Int8Spec.method: ("llm_int8_threshold", "llm_int8_has_fp16_weight"),
+    Int4Spec.method: tuple(name for name in _FIELDS if name not in ("llm_int8_threshold", "llm_int8_has_fp16_weight")),
+    ReferenceSpec.method: (),
+}
+"""The fields that act under a method."""
 
 
 def main(config: RunConfig) -> int:
-    """Measure and print."""
-    spec = compose_spec(config.quant, _skip(config), config.model.dtype.value)
-    with Lab(config.model, config.score, config.device, config.lab) as lab:
-        console.print(f"reference {lab.residency}")
-        try:
-            measurement = lab.measure(spec)
-        except RuntimeError as error:  # what torch raises for a setting that a kernel does not take
-            if isinstance(error, QuantlabError):
-                raise
-            raise MeasurementError(f"{spec.key}: {' '.join(str(error).split())[:300]}") from error
-        console.print(rows_table([Row(0, spec, measurement)], lambda row: row.spec.key))
-        if not measurement.fidelity_is_meaningful:
-            console.print(f"note: fidelity is {MEANINGLESS}")
-        console.print(
-            f"{measurement.layers_quantized} linear layers quantized, {measurement.layers_kept} kept; relative L2 "
-            f"{measurement.rel_l2:.4f}, cosine {measurement.cosine:.6f}; peak by {measurement.peak_memory_source}"
-        )
-        by_timestep = ", ".join(f"{t:.0f}: {snr:.1f}" for t, snr in measurement.snr_db_by_timestep.items())
-        console.print(f"SNR in dB by timestep: {by_timestep}")
-        console.print(lab.noise_floor().line)
-        for note in measurement.notes:
-            console.print(f"note: {note}")
+    """Measure one setting, every component alike, and print it."""
+    model, metrics = config.model, resolve(config.metrics)
+    one = compose_spec(config.quant, _skip(config), model.dtype.value)
+    spec = PipelineSpec.everywhere(one, model.components)
+    name = plain_name(spec, model.dtype.value, model.skips)
+    setup = LabSetup(model, config.evaluation, config.device, config.lab, metrics)
+    with open_executor(setup, ExecutorConfig()) as executor:
+        description = executor.submit(Describe()).result()
+        console.print(placement_line(description.placement))
+        measurement = executor.submit(Evaluate(spec)).result()
+        if isinstance(measurement, Failure):
+            raise MeasurementError(f"{name}: {failure_line(measurement)}")
+        floor = executor.submit(MeasureNoiseFloor()).result()
+    console.print(f"\n{name}")
+    for metric in metrics:
+        meaning = f" ({MEANINGLESS})" if metric.fidelity and not measurement.fidelity_is_meaningful else ""
+        console.print(f"  {metric.label:<26} {measured(metric, measurement)}{meaning}")
+    by_timestep = ", ".join(f"{snr:.1f} at {timestep:.0f}" for timestep, snr in measurement.snr_db_by_timestep.items())
+    console.print(f"  {'SNR in dB by timestep':<26} {by_timestep}\n")
+    layers = count(measurement.layers_quantized, "linear layer")
+    console.print(
+        f"{layers} quantized, {measurement.layers_kept} kept; peak memory by {measurement.peak_memory_source}"
+    )
+    console.print(noise_floor_line(floor))
+    for note in measurement.notes:
+        console.print(f"note: {large_skip_entry_line(note)}")
+    if not measurement.fidelity_is_meaningful:
+        console.print(f"note: fidelity is {MEANINGLESS}")
     return 0
 
 
@@ -46,24 +80,17 @@ def compose_spec(quant: QuantConfig, skip: tuple[str, ...], compute_dtype: str =
     if quant.method not in METHODS:
         raise unknown("quant.method", quant.method, METHODS)
     given = {name: value for name, value in vars(quant).items() if name != "method" and value is not None}
-    for name in given:
-        if not name.startswith(quant.method):
-            raise ConfigError(f"quant.{name}={given[name]!r} has no effect with quant.method={quant.method!r}")
-    if quant.method == ReferenceSpec.method:
-        if skip:
-            raise ConfigError(f"skip={list(skip)} has no effect with quant.method='reference'")
-        return ReferenceSpec()
+    for name, value in given.items():
+        if name not in _OF_METHOD[quant.method]:
+            raise ConfigError(f"quant.{name}={value!r} has no effect with quant.method={quant.method!r}")
+    fields = {_FIELDS[name]: value for name, value in given.items()}
     if quant.method == Int8Spec.method:
-        fields = {"llm_int8_threshold": "threshold", "llm_int8_has_fp16_weight": "has_fp16_weight"}
-        return Int8Spec(skip=skip, **{fields[name]: value for name, value in given.items()})
-    fields = {
-        "bnb_4bit_quant_type": "quant_type",
-        "bnb_4bit_use_double_quant": "double_quant",
-        "bnb_4bit_compute_dtype": "compute_dtype",
-        "bnb_4bit_quant_storage": "quant_storage",
-    }
-    given = {"bnb_4bit_compute_dtype": compute_dtype, **given}
-    return Int4Spec(skip=skip, **{fields[name]: value for name, value in given.items()})
+        return Int8Spec(skip=skip, **fields)
+    if quant.method == Int4Spec.method:
+        return Int4Spec(skip=skip, **{"compute_dtype": compute_dtype, **fields})
+    if skip:
+        raise ConfigError(f"skip={list(skip)} has no effect with quant.method='reference'")
+    return ReferenceSpec()
 
 
 def _skip(config: RunConfig) -> tuple[str, ...]:

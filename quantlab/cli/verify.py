@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from quantlab.cli.show import console
+from quantlab.cli.console import console
 from quantlab.config import VerifyConfig
-from quantlab.errors import ConfigError, StudyError
-from quantlab.export.config_file import config_to_json, read_config
-from quantlab.export.verify import verify
-from quantlab.report.view import StudyView, look
-from quantlab.study.front import front
+from quantlab.errors import ConfigError, MeasurementError, StudyError
+from quantlab.executors import LabSetup, Verify, open_executor
+from quantlab.export import configs_for_verification, export_folder, read_export
+from quantlab.outcomes import Failure, Verification
+from quantlab.report.text import failure_line, outcome_line
+from quantlab.spec import PipelineSpec
 from quantlab.study.rows import Row
 from quantlab.study.store import StudyStore
-
-if TYPE_CHECKING:
-    from diffusers import BitsAndBytesConfig
+from quantlab.study.study import Study, load_view
 
 
 def main(config: VerifyConfig) -> int:
     """Returns 0 only if every output equals the measured one."""
     with StudyStore.existing(config.results_dir, config.study) as store:
-        study = look(store)
+        study = load_view(store)
+        tasks = [(row, _task(study, row, subject)) for row, subject in _subjects(study, config.trial)]
+        samples = str(study.folder / "samples.safetensors")
+        made = study.config
+        setup = LabSetup(made.model, made.evaluation, config.device, made.lab, samples_file=samples)
         equal = True
-        for row, loaded in _subjects(study, config.trial):
-            proof = verify(study, row, loaded, config.device)
-            equal &= proof.equal
-            word = "equal, bit for bit" if proof.equal else f"NOT equal ({proof.snr_db:.2f} dB)"
-            console.print(f"trial {row.number}, {row.spec.key}: outputs {word}")
+        with open_executor(setup, made.executor) as executor:
+            for row, task in tasks:
+                outcome = executor.submit(task).result()
+                if isinstance(outcome, Failure):
+                    raise MeasurementError(f"trial {row.number}, {row.name}: {failure_line(outcome)}")
+                assert isinstance(outcome, Verification)
+                equal &= outcome.equal
+                word = "equal, bit for bit" if outcome.equal else f"NOT equal ({outcome.snr_db:.2f} dB)"
+                console.print(f"trial {row.number}, {row.name}: outputs {word}")
     return 0 if equal else 1
 
 
-def _subjects(study: StudyView, trial: object) -> list[tuple[Row, BitsAndBytesConfig | None]]:
+def _subjects(study: Study, trial: object) -> list[tuple[Row, PipelineSpec | Path]]:
+    """Rows, each with the folder that it was exported to, or its setting where it was not."""
     if trial is None:
-        try:
-            number = int(json.loads((study.folder / "winner" / "export.json").read_text())["number"])
-        except (FileNotFoundError, KeyError, ValueError):
-            raise StudyError(f"study={study.name!r} has no winner/ yet; write it with quantlab export") from None
-        return [(study.row(number), read_config(study.folder / "winner" / "quantization_config.json"))]
+        folder = export_folder(study, None)
+        return [(study.row(read_export(folder).trial), folder)]
     if trial == "front":
-        rows = front(study.rows)
-    elif isinstance(trial, int) and not isinstance(trial, bool):
-        rows = [study.row(trial)]
-    else:
+        return [(row, row.spec) for row in study.front_rows]
+    if not isinstance(trial, int) or isinstance(trial, bool):
         raise ConfigError(f"trial={trial!r} must be a trial's number or 'front'")
-    return [(row, _through_json(row)) for row in rows]
+    row = study.row(trial)
+    folder = export_folder(study, row)
+    return [(row, folder if folder.is_dir() else row.spec)]
 
 
-def _through_json(row: Row) -> BitsAndBytesConfig | None:
-    """A row's config as it comes back from a file."""
-    from diffusers import BitsAndBytesConfig
-
-    config = row.spec.to_config()
-    return None if config is None else BitsAndBytesConfig.from_dict(json.loads(config_to_json(config)))
+def _task(study: Study, row: Row, subject: PipelineSpec | Path) -> Verify:
+    measurement = row.measurement
+    if measurement is None:
+        raise StudyError(f"trial={row.number} has no outputs to compare with: {outcome_line(row, study.objectives)}")
+    threads = measurement.provenance.get("threads")
+    return Verify(row.spec, configs_for_verification(subject), measurement.output_sha256, threads)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantlab.profile.table import OUTLIER_SHARE
+from quantlab.outcomes.sensitivity_table import OUTLIER_SHARE
 
 THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Thresholds that the share of outlier columns is counted for."""
@@ -26,7 +26,10 @@ class Statistics:
     @contextlib.contextmanager
     def watching(self, component: nn.Module, layers: Sequence[str]) -> Iterator[None]:
         """Inside, every call of the layers is looked at."""
-        handles = [component.get_submodule(layer).register_forward_pre_hook(self._look(layer)) for layer in layers]
+        handles = [
+            component.get_submodule(layer).register_forward_pre_hook(self._look(layer), with_kwargs=True)
+            for layer in layers
+        ]
         try:
             yield
         finally:
@@ -40,12 +43,13 @@ class Statistics:
         """
         calls = self._found.get(layer, [])
         rows = torch.stack(calls).double().cpu() if calls else torch.zeros(1, 1 + len(THRESHOLDS))
-        shares = {f"{OUTLIER_SHARE}{t:g}": rows[:, 1 + i].mean().item() for i, t in enumerate(THRESHOLDS)}
+        shares = {OUTLIER_SHARE.format(t): rows[:, 1 + i].mean().item() for i, t in enumerate(THRESHOLDS)}
         return {"largest_activation": rows[:, 0].max().item(), **shares}
 
     def _look(self, layer: str) -> Any:
-        def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            columns = args[0].detach().to(torch.float16).abs().reshape(-1, args[0].shape[-1]).amax(0).float()
+        def look(module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+            given = (args or tuple(kwargs.values()))[0].detach()
+            columns = given.to(torch.float16).abs().reshape(-1, given.shape[-1]).amax(0).float()
             limits = torch.tensor(THRESHOLDS, device=columns.device)
             shares = (columns[:, None] >= limits).float().mean(0)
             self._found.setdefault(layer, []).append(torch.cat([columns.max()[None], shares]))

@@ -1,4 +1,4 @@
-"""Counts what a component really holds, and watches the peak of a forward."""
+"""What a device has, and the most that a forward takes of it."""
 
 from __future__ import annotations
 
@@ -13,61 +13,9 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its ev
 
 import psutil
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from quantlab.errors import OutOfMemoryError
-from quantlab.lab.forms import is_quantized
-
-
-def held_bytes(component: nn.Module) -> int:
-    """Bytes of parameters, buffers and quantization state, each storage counted once.
-
-    `get_memory_footprint` of diffusers leaves out int8's row scales and 4-bit's block scales.
-    """
-    return _storage_bytes(tensor for module in component.modules() for tensor in _tensors(module))
-
-
-def bits_per_weight(component: nn.Module) -> float:
-    """Bits that the quantized layers hold per weight, scales included, biases not; all linear layers where none is."""
-    layers = [module for module in component.modules() if isinstance(module, nn.Linear)]
-    layers = [layer for layer in layers if is_quantized(layer)] or layers
-    tensors = [t for layer in layers for t in _tensors(layer) if t is not layer.bias]
-    weights = sum(layer.in_features * layer.out_features for layer in layers)
-    return 8 * _storage_bytes(iter(tensors)) / weights if weights else 0.0
-
-
-def module_bytes(module: nn.Module) -> int:
-    """Bytes that one layer holds beyond its bias, which it shares with the reference."""
-    return _storage_bytes(t for t in _tensors(module) if t is not module.bias)
-
-
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    for own in (module._parameters, module._buffers):  # the methods take five times as long
-        yield from (tensor for tensor in own.values() if tensor is not None)
-    if not is_quantized(module):
-        return
-    weight, state = module.weight, getattr(module, "state", None)
-    for owner, names in ((weight, ("CB", "SCB")), (state, ("CB", "SCB"))):
-        for name in names:
-            tensor = getattr(owner, name, None) if owner is not None else None
-            if isinstance(tensor, torch.Tensor):
-                yield tensor
-    quant_state = getattr(weight, "quant_state", None)
-    while quant_state is not None:
-        for name in ("absmax", "code", "offset"):
-            tensor = getattr(quant_state, name, None)
-            if isinstance(tensor, torch.Tensor):
-                yield tensor
-        quant_state = quant_state.state2
-
-
-def _storage_bytes(tensors: Iterator[torch.Tensor]) -> int:
-    storages = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
 
 
 def peak_above_start(forward: Callable[[], object], device: torch.device) -> tuple[int, str]:
@@ -106,18 +54,23 @@ def _allocations_only() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """What a device has.
+    """What a device has, in bytes.
 
     Attributes:
         name: the device's.
-        total, free: bytes; free is what this process may still take.
-        others: what other processes hold, as half a sentence; empty where it is next to nothing.
+        total: of the device, or what this process is held to.
+        free: what this process may still take.
+        other: what is held outside of this process' tensors; 0 where that is next to nothing.
     """
 
     name: str
     total: int
     free: int
-    others: str = ""
+    other: int = 0
+
+    def __str__(self) -> str:
+        elsewhere = f" ({self.other / 1e9:.1f} GB are held outside this process' tensors)" if self.other else ""
+        return f"{self.name} has {self.free / 1e9:.1f} GB free of {self.total / 1e9:.1f} GB{elsewhere}"
 
 
 def device_memory(device: torch.device) -> DeviceMemory:
@@ -129,22 +82,26 @@ def device_memory(device: torch.device) -> DeviceMemory:
     free, total = torch.cuda.mem_get_info(device)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     elsewhere = total - free - reserved
-    others = f" ({elsewhere / 1e9:.1f} GB are held outside this process' tensors)" if elsewhere > 0.05 * total else ""
     allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
-    return DeviceMemory(name, min(total, allowed), min(free + reserved, allowed) - allocated, others)
+    return DeviceMemory(
+        name=name,
+        total=min(total, allowed),
+        free=min(free + reserved, allowed) - allocated,
+        other=elsewhere if elsewhere > 0.05 * total else 0,
+    )
 
 
-def limit_memory(device: torch.device, limit_gb: float | None) -> Callable[[], None]:
-    """Hold the process to so many 10^9 bytes of a CUDA device, as if the card were smaller; None changes nothing.
+def limit_memory(device: torch.device, limit_bytes: float | None) -> Callable[[], None]:
+    """Hold the process to so many bytes of a CUDA device, as if the card were smaller; None changes nothing.
 
     Returns:
         What puts the limit back to what it was.
     """
-    if device.type != "cuda" or limit_gb is None:
+    if device.type != "cuda" or limit_bytes is None:
         return lambda: None
     before = torch.cuda.get_per_process_memory_fraction(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(before, limit_gb * 1e9 / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(before, limit_bytes / total), device)
     return lambda: torch.cuda.set_per_process_memory_fraction(before, device)
 
 
@@ -161,11 +118,8 @@ def out_of_memory_explained(device: torch.device, while_: str) -> Iterator[None]
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # their tensors would be held
-        memory = device_memory(device)
-        raise OutOfMemoryError(
-            f"out of memory while {while_}: {first_words(error)}; {memory.name} has {memory.free / 1e9:.1f} GB free of "
-            f"{memory.total / 1e9:.1f} GB{memory.others}"
-        ) from None
+        said = f"out of memory while {while_}: {first_words(error)}; {device_memory(device)}"
+        raise OutOfMemoryError(said) from None
 
 
 def first_words(error: BaseException) -> str:

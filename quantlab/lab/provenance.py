@@ -1,32 +1,17 @@
-"""What a number depends on besides the setting: versions, device, threads, weights."""
+"""What a number depends on besides the setting: versions, device and threads."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
-import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from quantlab.cache import cache_folder, written
-from quantlab.config import ModelConfig, Weights
-from quantlab.models import random
-from quantlab.models.source import fetch
-
-_PACKAGES = ("quantlab", "torch", "bitsandbytes", "diffusers", "transformers", "accelerate")
-
-_PARTS = (".safetensors", ".json", ".txt", ".model")
-"""Suffixes of a pipeline's weights, configurations and tokenizers."""
-
-_LARGE = 64 * 2**20
-"""Digests of files of at least this many bytes are remembered by path, size and time of change."""
+_PACKAGES = ("quantlab-bnb", "torch", "bitsandbytes", "diffusers", "transformers", "accelerate")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -84,43 +69,6 @@ def _nvml(device: torch.device) -> Iterator[tuple[Any, Any]]:
         yield None, None
         return
     yield pynvml, handle  # left open: the library counts, and opening it takes longer than asking
-
-
-def model_fingerprint(model: ModelConfig) -> str:
-    """Digest of the variant and of all weight, configuration and tokenizer files, bit for bit.
-
-    Of random weights it is the digest of the recipe.
-    """
-    if model.weights is Weights.random:
-        return random.fingerprint(model)
-    root = fetch(model)
-    sha = hashlib.sha256(f"variant:{model.variant}".encode())
-    files = [file for file in (*root.glob("*"), *root.glob("*/*")) if file.suffix in _PARTS and file.is_file()]
-    for file in sorted(files):
-        sha.update(f"{file.relative_to(root)}:{_file_digest(file)}\n".encode())
-    return sha.hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    target = file.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", target.name):  # the Hugging Face cache names a weight file by its SHA-256
-        return target.name
-    status = target.stat()
-    if status.st_size < _LARGE:
-        return _sha256(target)
-    known = cache_folder() / "digests.json"
-    digests = json.loads(known.read_text()) if known.exists() else {}
-    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-    if digests.get(str(target), [None])[:3] != stamp:
-        digests[str(target)] = [*stamp, _sha256(target)]
-        with written(known) as scratch:
-            scratch.write_text(json.dumps(digests, indent=1))
-    return str(digests[str(target)][3])
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def set_threads(threads: int | None) -> None:

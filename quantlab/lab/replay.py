@@ -1,21 +1,29 @@
-"""One pass over the probe set: every forward is scored and timed."""
+"""One pass over the sample set: every forward is scored and timed."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import hashlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from quantlab.arrays import Array
 from quantlab.errors import NonFiniteOutputError
+from quantlab.frozen import FrozenDict
+from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.memory import peak_above_start
-from quantlab.lab.probes import Probe, ProbeSet
-from quantlab.tensors import digests
+from quantlab.lab.samples import Sample, SampleSet
+from quantlab.metrics import prediction
+from quantlab.outcomes import SampleResult
+from quantlab.pipelines.tensors import digests
 
 SETTLED = 0.02
 """Warm-up on CUDA ends when two forwards in a row differ by no more than this share."""
@@ -23,40 +31,43 @@ SETTLED = 0.02
 WARMUP_MOST = 8
 """Forwards after which warm-up on CUDA ends in any case."""
 
+Observe = Callable[[Any, Any], Mapping[str, Any]]
+"""Called with a sample's output and the reference's; see `quantlab.metrics.Metric.observe`."""
+
+Stop = Callable[[Sequence[SampleResult]], int | None]
+"""Called with the results so far; None to go on, or the number of the row that beats the setting."""
+
 
 @dataclass(frozen=True)
 class Replay:
-    """What one pass over the probes gave.
+    """What one pass over the samples gave.
 
     Attributes:
-        probes: one entry per probe: prompt, step, timestep, signal, error, latency_ms.
-        cosine: of all outputs with all references.
-        latencies_ms: one per probe.
-        warmup_ms: one per forward before them.
+        samples: one a sample.
+        warmup_ms: one a forward before them.
         peak_bytes: the most that a forward took on top of what was held before it.
         peak_source: how the peak was seen.
         output_sha256: digest of all outputs.
-        stopped: why the watch ended the pass; None where it ran to its end.
+        dominated_by: the row for which the pass was stopped; None where it ran to its end.
     """
 
-    probes: list[dict[str, float]]
-    cosine: float
-    latencies_ms: list[float]
-    warmup_ms: list[float]
+    samples: tuple[SampleResult, ...]
+    warmup_ms: tuple[float, ...]
     peak_bytes: int
     peak_source: str
     output_sha256: str
-    stopped: str | None = None
+    dominated_by: int | None = None
 
     @property
-    def signal(self) -> float:
-        """Sum of the references' squares over all probes."""
-        return sum(probe["signal"] for probe in self.probes)
+    def columns(self) -> dict[str, Array]:
+        """What was observed, one value a sample, by name."""
+        return {name: np.array([sample[name] for sample in self.samples]) for name in self.samples[0].values}
 
     @property
-    def error(self) -> float:
-        """Sum of the squared differences from the references over all probes."""
-        return sum(probe["error"] for probe in self.probes)
+    def snr_db(self) -> float:
+        """Of all outputs."""
+        columns = self.columns
+        return prediction.snr_db(float(columns["signal"].sum()), float(columns["error"].sum()))
 
 
 @contextlib.contextmanager
@@ -74,57 +85,86 @@ def _no_collection() -> Iterator[None]:
 @_no_collection()
 @torch.no_grad()
 def replay(
-    component: nn.Module,
-    probe_set: ProbeSet,
+    components: Mapping[str, nn.Module],
+    sample_set: SampleSet,
     device: torch.device,
     warmup: int | None = None,
-    watch: Callable[[Sequence[dict[str, float]]], str | None] | None = None,
+    observers: Sequence[Observe] = (),
+    stop: Stop | None = None,
 ) -> Replay:
-    """Run the component on every probe, after warm-up forwards of the first; the very first is watched for memory.
+    """Run the components on every sample, after warm-up forwards; the very first of each is watched for memory.
 
     Args:
-        component: what to run.
-        probe_set: on the device.
-        device: where it runs.
-        warmup: how many forwards go before; None: one on a CPU, on CUDA until two in a row take the same time.
-        watch: called after each probe but the last with the entries so far; None to go on, or the reason to stop.
+        components: what to run, by name.
+        sample_set: on the device.
+        device: where they run.
+        warmup: how many forwards of each component go before; None: one on a CPU, on CUDA until two in a row take the
+            same time.
+        observers: what is computed of each output beside `quantlab.metrics.prediction.observe`.
+        stop: called after each sample but the last.
 
     Raises:
         NonFiniteOutputError: at the first output with NaN or infinity in it.
+        KernelError: where a forward raises something else than that memory runs out.
     """
-    peak, source, warmup_ms = _warm_up(component, probe_set.probes[0], device, warmup)
-    entries, latencies, products, outputs = [], [], [], []
-    stopped = None
-    for probe in probe_set.probes:
-        output, elapsed = timed(lambda probe=probe: forward(component, probe), device)  # type: ignore[misc]
-        latencies.append(elapsed)
-        signal, error, power, product = _powers(output, probe.output)
-        if not all(map(_finite, (error, power))):
+    observe = tuple(dict.fromkeys((prediction.observe, *observers)))
+    peak, source, warmup_ms = 0, "", []
+    for first in _first_of_each(sample_set.samples):
+        with kernel_errors():
+            taken, source, times = _warm_up(components[first.component], first, device, warmup)
+        peak = max(peak, taken)
+        warmup_ms += times
+    results: list[SampleResult] = []
+    outputs: list[torch.Tensor] = []
+    dominated_by = None
+    for sample in sample_set.samples:
+        component = components[sample.component]
+        with kernel_errors():
+            output, elapsed = timed(lambda: forward(component, sample), device)  # noqa: B023 called at once
+        seen = _observed(observe, output, sample.output)
+        if not (math.isfinite(seen["error"]) and math.isfinite(seen["power"])):
             raise NonFiniteOutputError(
-                f"the output holds NaN or infinity at prompt {probe.prompt}, timestep {probe.timestep:g}"
+                f"the output of {sample.component} holds NaN or infinity at prompt {sample.prompt}, timestep "
+                f"{sample.timestep:g}"
             )
-        where = {"prompt": probe.prompt, "step": probe.step, "timestep": probe.timestep}
-        entries.append({**where, "signal": signal, "error": error, "latency_ms": elapsed})
-        products.append((power, product))
+        results.append(_result(sample, {"latency_ms": elapsed, **seen}))
         outputs.append(output.cpu())
-        if watch is not None and len(entries) < len(probe_set.probes):
-            stopped = watch(entries)
-            if stopped is not None:
+        if stop is not None and len(results) < len(sample_set.samples):
+            dominated_by = stop(results)
+            if dominated_by is not None:
                 break
-    signals = sum(entry["signal"] for entry in entries)
-    powers = sum(power for power, _ in products)
-    norm = (signals * powers) ** 0.5
-    cosine = sum(product for _, product in products) / norm if norm else 0.0
-    return Replay(entries, min(cosine, 1.0), latencies, warmup_ms, peak, source, _digest(outputs), stopped)
+    return Replay(tuple(results), tuple(warmup_ms), peak, source, _digest(outputs), dominated_by)
+
+
+def _first_of_each(samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample of every component."""
+    return list({sample.component: sample for sample in reversed(samples)}.values())[::-1]
+
+
+def _result(sample: Sample, values: dict[str, float]) -> SampleResult:
+    return SampleResult(
+        sample.component, sample.prompt, sample.step, sample.timestep, FrozenDict(values), sample.repeat
+    )
+
+
+def _observed(observers: Sequence[Observe], output: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+    """What all observers say, with one wait for the device."""
+    found: dict[str, Any] = {}
+    for observe in observers:
+        found |= observe(output, reference)
+    names = [name for name, value in found.items() if isinstance(value, torch.Tensor)]
+    scalars = [found[name].detach().to(output.device, torch.float64).reshape(()) for name in names]
+    values = dict(zip(names, torch.stack(scalars).tolist(), strict=True)) if names else {}
+    return {name: values[name] if name in values else float(value) for name, value in found.items()}
 
 
 def _digest(outputs: list[torch.Tensor]) -> str:
     return hashlib.sha256("".join(digests(outputs)).encode()).hexdigest()
 
 
-def forward(component: nn.Module, probe: Probe) -> torch.Tensor:
-    """The component's output on a probe."""
-    output = component(**probe.inputs)[0]
+def forward(component: nn.Module, sample: Sample) -> torch.Tensor:
+    """The component's output on a sample."""
+    output = component(**sample.inputs)[0]
     assert isinstance(output, torch.Tensor)
     return output
 
@@ -147,12 +187,12 @@ def timed(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.
 
 
 def _warm_up(
-    component: nn.Module, probe: Probe, device: torch.device, warmup: int | None
+    component: nn.Module, sample: Sample, device: torch.device, warmup: int | None
 ) -> tuple[int, str, list[float]]:
     times: list[float] = []
 
     def once() -> None:
-        times.append(timed(lambda: forward(component, probe), device)[1])
+        times.append(timed(lambda: forward(component, sample), device)[1])
 
     peak, source = peak_above_start(once, device)
     if warmup is None and device.type == "cuda":
@@ -165,14 +205,3 @@ def _warm_up(
 
 def _settled(times: list[float]) -> bool:
     return len(times) > 1 and abs(times[-1] - times[-2]) <= SETTLED * min(times[-2:])
-
-
-def _powers(output: torch.Tensor, reference: torch.Tensor) -> tuple[float, float, float, float]:
-    out, ref = output.double(), reference.double()
-    sums = torch.stack([ref.square().sum(), (out - ref).square().sum(), out.square().sum(), (out * ref).sum()])
-    signal, error, power, product = sums.tolist()
-    return signal, error, power, product
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

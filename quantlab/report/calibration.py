@@ -1,14 +1,20 @@
-"""How far a profile's predictions were from what was measured."""
+"""How far predictions from layer sensitivities were from what was measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantlab.arrays import Array
-from quantlab.measurement import MEANINGLESS, Measurement
-from quantlab.report.view import StudyView
+from quantlab.metrics.metric import Metric
+from quantlab.metrics.pareto import judged
+from quantlab.outcomes import Measurement
+
+if TYPE_CHECKING:
+    from quantlab.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -16,44 +22,34 @@ class Calibration:
     """Predictions beside measurements, one pair a setting.
 
     Attributes:
-        pairs: what was predicted, by the names of `Prediction`, and what was measured.
+        metrics: that were predicted of every setting; fidelity is left out where it means nothing.
+        pairs: what was predicted, by the metrics' names, and what was measured.
     """
 
-    pairs: list[tuple[dict[str, float], Measurement]]
+    metrics: tuple[Metric, ...]
+    pairs: tuple[tuple[Mapping[str, float], Measurement], ...]
 
-    @property
-    def snr_off_db(self) -> Array:
-        """Measured minus predicted SNR."""
-        return self._off("snr_db")
+    def differences(self, metric: Metric) -> Array:
+        """Measured minus predicted, in the metric's unit."""
+        return np.array([m.metrics[metric.name] - predicted[metric.name] for predicted, m in self.pairs], dtype=float)
 
-    @property
-    def latency_off(self) -> Array:
-        """Measured latency over predicted, minus one."""
-        return np.array([m.latency_ms / predicted["latency_ms"] - 1 for predicted, m in self.pairs])
-
-    @property
-    def line(self) -> str:
-        """Both in one line, with memory."""
-        latency = np.median(np.abs(self.latency_off))
-        return (
-            f"predicted against measured, {len(self.pairs)} knots: SNR {self.snr_words}, latency off by {latency:.1%} "
-            f"(median), memory by {np.abs(self._off('memory_bytes')).max():.0f} bytes"
-        )
-
-    @property
-    def snr_words(self) -> str:
-        """The median and the largest distance in SNR, in words."""
-        if not all(m.fidelity_is_meaningful for _, m in self.pairs):
-            return MEANINGLESS
-        off = np.abs(self.snr_off_db)
-        return f"off by {np.median(off):.2f} dB (median; at most {off.max():.2f})"
-
-    def _off(self, name: str) -> Array:
-        return np.array([getattr(m, name) - predicted[name] for predicted, m in self.pairs], dtype=float)
+    def relative(self, metric: Metric) -> Array:
+        """Measured over predicted, minus one."""
+        predicted = np.array([prediction[metric.name] for prediction, _ in self.pairs], dtype=float)
+        return np.asarray(self.differences(metric) / predicted)
 
 
-def calibration(study: StudyView) -> Calibration | None:
+def calibration(study: Study) -> Calibration | None:
     """Of the settings that were predicted and then measured; None where there are none."""
-    rows = {row.spec.key: row.measurement for row in study.rows if row.measurement is not None}
-    pairs = [(predicted, rows[key]) for key, predicted in study.predictions.items() if key in rows]
-    return Calibration(pairs) if pairs else None
+    measured = {row.spec: row.measurement for row in study.rows if row.measurement is not None}
+    pairs = tuple((prediction, measured[spec]) for spec, prediction in study.predictions.items() if spec in measured)
+    if not pairs:
+        return None
+    return Calibration(predicted_metrics(study), pairs)
+
+
+def predicted_metrics(study: Study) -> tuple[Metric, ...]:
+    """The study's metrics that were predicted of every candidate, objectives first."""
+    ordered = dict.fromkeys((*study.objectives, *study.metrics))
+    known = [m for m in ordered if all(m.name in prediction for prediction in study.predictions.values())]
+    return judged(known, study.fidelity_is_meaningful)

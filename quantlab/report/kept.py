@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quantlab.arrays import Mask
-from quantlab.profile.auto import AutoSkip
-from quantlab.profile.keys import kept_mask
-from quantlab.profile.table import Profile
-from quantlab.report.layer_grid import caveat, form_spec, short_form
-from quantlab.spec import Int4Spec, Int8Spec
+from quantlab.outcomes import SensitivityTable
+from quantlab.report.axis import Axis, axis
+from quantlab.report.layer_grid import caveat, scheme_name
+from quantlab.report.tables import table_of
+from quantlab.spec import Int4Spec, QuantSpec
+
+if TYPE_CHECKING:
+    from quantlab.study.study import Study
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Of the parameters, that the points of a curve keep."""
@@ -20,74 +25,97 @@ SHARES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0
 _MARKERS = "osD^vP*Xph<>"  # a list each; more lists than these are left out
 
 
-def plot_kept(profile: Profile, skips: Mapping[str, Sequence[str]] | None = None) -> Figure:
-    """The share of the error that is left against the memory that is spent on it, a line a form.
+def plot_kept(
+    study: Study | SensitivityTable, component: str | None = None, skips: Mapping[str, Sequence[str]] | None = None
+) -> Figure:
+    """The share of the error that is left against the memory that is spent on it, a line a scheme.
 
-    A line goes through the lists of `quantlab.profile.auto.AutoSkip`, the best there are as far as errors of single
+    A line goes through the lists of `quantlab.sensitivity.auto.AutoSkip`, the best there are as far as errors of single
     layers add up; what those leave is predicted, not measured.
 
     Args:
-        profile: the profile.
-        skips: named skip lists, such as ``study.model.skips``, to draw beside the lines.
+        study: a study with layer sensitivities, or a table of them.
+        component: whose layers; the first one by default.
+        skips: named skip lists to draw beside the lines; by default a study's own.
+
+    Raises:
+        StudyError: where the component has no layer sensitivities.
     """
+    from quantlab.sensitivity.auto import AutoSkip
+
+    table = table_of(study, component)
+    if skips is None:
+        skips = {} if isinstance(study, SensitivityTable) else study.config.model.skips
+    auto, named = AutoSkip(table), _named(table, skips)
+    plain = [spec for spec in table.measured_specs if not (isinstance(spec, Int4Spec) and spec.double_quant)]
+    specs = plain or list(table.measured_specs)
+    curves = [sorted({place(table, spec, auto.kept(spec, share)) for share in SHARES}) for spec in specs]
+    across = _memory_axis([at for curve in curves for at, _ in curve])
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     axes = figure.subplots()
-    auto = AutoSkip(profile)
-    named = _named(profile, skips or {})
-    forms = [form for form in profile.measured_forms if "double_quant" not in form] or profile.measured_forms
-    for index, form in enumerate(forms):
-        spec, colour = form_spec(form), f"C{index}"
-        places = sorted({place(profile, spec, auto.kept(spec, share)) for share in SHARES})
-        places = [(mb, left) for mb, left in places if left > 0]
+    for index, (spec, curve) in enumerate(zip(specs, curves, strict=True)):
+        places = [(at * across.scale, left) for at, left in curve if left > 0]
         style = ("-", (0, (3, 2)))[index % 2]  # so that neighbours that agree do not hide each other
-        axes.plot(
-            *zip(*places, strict=True),
-            color=colour,
-            linewidth=1.8,
-            linestyle=style,
-            label=short_form(profile, form),
-            zorder=3,
-        )
-        for (_, kept), marker in zip(named.items(), _MARKERS, strict=False):
-            mb, left = place(profile, spec, kept)
-            axes.scatter(
-                [mb],
-                [left],
-                color=colour,
-                marker=marker,
-                s=max(78 - 16 * index, 24),
-                edgecolors="white",
-                linewidths=0.5,
-                zorder=4,
-            )
+        label = scheme_name(table, spec)
+        axes.plot(*zip(*places, strict=True), color=f"C{index}", linewidth=1.8, linestyle=style, label=label, zorder=3)
+        _draw_lists(axes, table, spec, named, across, index)
     for name, marker in zip(named, _MARKERS, strict=False):
-        axes.scatter([], [], color="#666666", marker=marker, s=34, label=f"skip={name}")
+        axes.scatter([], [], color="#666666", marker=marker, s=34, label=f"skip {name}")
     axes.set_yscale("log")
-    axes.set_xlabel("MB added by layers kept in high precision")
+    axes.set_xlabel(f"memory added by layers kept in high precision, {across.unit}")
     axes.set_ylabel("share of the squared error left (predicted)")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)  # stays as it is: the right axis is the left one in dB
-    gained = axes.twinx()
-    gained.set_ylim(-10 * math.log10(low), -10 * math.log10(high))
-    gained.set_ylabel("SNR gained, dB (predicted)")
+    _draw_gain(axes)
     axes.grid(alpha=0.25)
-    axes.set_title(
-        "What keeping layers buys: lines by the knapsack"
-        + ("; points: hand-written lists" if named else "")
-        + caveat(profile).replace(" (", "\n("),
-        fontsize=11,
-    )
+    points = "; points: named skip lists" if named else ""
+    axes.set_title(f"What keeping layers of {table.component} buys (lines: knapsack{points})", fontsize=11)
+    if caveat(table):
+        axes.set_title(axes.get_title() + "\n" + caveat(table).strip(), fontsize=11)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.09, 0.5), frameon=False)
     return figure
 
 
-def place(profile: Profile, spec: Int8Spec | Int4Spec, kept: Mask) -> tuple[float, float]:
-    """MB that keeping layers adds, and the share that is left of the error without any kept."""
-    left = profile.error(spec, kept) / profile.error(spec, kept & False)
-    return float(profile.saved(spec)[kept].sum() / 1e6), left
+def place(table: SensitivityTable, spec: QuantSpec, kept: Mask) -> tuple[float, float]:
+    """Bytes that keeping layers adds, and the share that is left of the error without any kept."""
+    left = table.error(spec, kept) / table.error(spec, kept & False)
+    return float(table.saved(spec)[kept].sum()), left
 
 
-def _named(profile: Profile, skips: Mapping[str, Sequence[str]]) -> dict[str, Mask]:
+def _memory_axis(sizes: Sequence[float]) -> Axis:
+    from quantlab.metrics.memory import MEMORY_BYTES
+
+    return axis(MEMORY_BYTES, sizes)
+
+
+def _draw_lists(
+    axes: Axes, table: SensitivityTable, spec: QuantSpec, named: Mapping[str, Mask], across: Axis, index: int
+) -> None:
+    for kept, marker in zip(named.values(), _MARKERS, strict=False):
+        at, left = place(table, spec, kept)
+        size = max(78 - 16 * index, 24)
+        axes.scatter(
+            [at * across.scale],
+            [left],
+            color=f"C{index}",
+            marker=marker,
+            s=size,
+            edgecolors="white",
+            linewidths=0.5,
+            zorder=4,
+        )
+
+
+def _draw_gain(axes: Axes) -> None:
+    """The left axis in dB, on the right; its limits stay as they are from here on."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    gained = axes.twinx()
+    gained.set_ylim(-10 * math.log10(low), -10 * math.log10(high))
+    gained.set_ylabel("SNR gained, dB (predicted)")
+
+
+def _named(table: SensitivityTable, skips: Mapping[str, Sequence[str]]) -> dict[str, Mask]:
     """The layers of each list that keeps some, but not all."""
-    masks = {name: kept_mask(profile.layers, entries) for name, entries in skips.items()}
+    from quantlab.sensitivity.minimal_skip_list import kept_mask
+
+    masks = {name: kept_mask(table.layers, entries) for name, entries in skips.items()}
     return {name: kept for name, kept in masks.items() if kept.any() and not kept.all()}

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from quantlab.arrays import Array
-from quantlab.measurement import MEANINGLESS
-from quantlab.profile.table import Profile
-from quantlab.spec import Int4Spec, Int8Spec, brief
+from quantlab.outcomes import SensitivityTable
+from quantlab.report.text import MEANINGLESS
+from quantlab.spec import QuantSpec
+from quantlab.spec.names import quant_name
 
 _CELL = 0.185
 """Width of a cell in inches."""
@@ -52,7 +53,7 @@ class Panel:
 
     Attributes:
         title: above it.
-        values: a number a layer, in the profile's order.
+        values: a number a layer, in the component's order.
         norm: from numbers to colours.
         colours: the colour map.
     """
@@ -63,9 +64,9 @@ class Panel:
     colours: Colormap
 
 
-def parts(profile: Profile) -> list[Part]:
+def parts(table: SensitivityTable) -> list[Part]:
     """The lists of blocks in the component's order, then all that stands outside them, where there is any."""
-    lines = profile.table.drop_duplicates("layer")
+    lines = table.table.drop_duplicates("layer")
     lists: dict[str, list[tuple[str, str, str]]] = {}
     for layer, block in zip(lines["layer"].astype(str), lines["block"].astype(str), strict=True):
         path, _, index = block.rpartition(".")
@@ -84,9 +85,9 @@ def _part(name: str, entries: list[tuple[str, str, str]]) -> Part:
     return Part(name, rows, columns, cells)
 
 
-def draw_panels(profile: Profile, panels: Sequence[Panel]) -> tuple[Figure, list[list[Axes]]]:
+def draw_panels(table: SensitivityTable, panels: Sequence[Panel]) -> tuple[Figure, list[list[Axes]]]:
     """A figure of panels side by side, one above the other for each part; the axes of each panel."""
-    found = parts(profile)
+    found = parts(table)
     across = max(len(part.columns) for part in found)
     down = sum(len(part.rows) for part in found)
     height = min(max(6.0 / down, 0.14), 0.24)
@@ -99,7 +100,7 @@ def draw_panels(profile: Profile, panels: Sequence[Panel]) -> tuple[Figure, list
     for line, part in enumerate(found):
         for column, panel in enumerate(panels):
             axes = grid[line, column]
-            _draw(axes, part, part.place(profile.layers, panel.values), panel)
+            _draw(axes, part, part.place(table.layers, panel.values), panel)
             axes.set_xlim(-0.5, max(across, width / _CELL) - 0.5)
             if column == 0 and part.name:
                 axes.set_ylabel(part.name, fontsize=8)
@@ -150,25 +151,11 @@ def draw_scale(figure: Figure, axes: Sequence[Axes], panel: Panel, label: str, e
     bar.ax.tick_params(labelsize=7)
 
 
-def short_form(profile: Profile, form: str) -> str:
-    """A form in a few words: the model's own dtype left out."""
-    return brief(form, str(profile.belongs.get("dtype", "float16")))
+def scheme_name(table: SensitivityTable, spec: QuantSpec) -> str:
+    """A scheme of a table in a few words: the model's own dtype left out."""
+    return quant_name(spec, str(table.identity.get("dtype", "float16")))
 
 
-def form_spec(form: str) -> Int8Spec | Int4Spec:
-    """The setting that a form of a profile is the key of."""
-    method, first, *more = form.split()
-    if method == Int8Spec.method:
-        return Int8Spec(float(first.removeprefix("t=")))
-    compute = next(word for word in more if word.startswith("compute="))
-    return Int4Spec(first, "double_quant" in more, compute.removeprefix("compute="))
-
-
-def caveat(profile: Profile) -> str:
+def caveat(table: SensitivityTable) -> str:
     """What a figure of errors says behind its title where the weights are random, else nothing."""
-    return "" if errors_are_meaningful(profile) else f" ({MEANINGLESS})"
-
-
-def errors_are_meaningful(profile: Profile) -> bool:
-    """Whether a profile's errors say anything of the model."""
-    return " random-" not in f" {profile.belongs.get('model', '')}"  # as `quantlab.models.random` writes fingerprints
+    return "" if table.fidelity_is_meaningful else f" ({MEANINGLESS})"

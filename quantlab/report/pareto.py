@@ -1,35 +1,114 @@
-"""The Pareto plot: fidelity with its intervals against memory and latency, anchors labelled, the winner marked."""
+"""The Pareto plot: the objectives against each other, with intervals, baselines named and the winner marked."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quantlab.report.floor import draw_floor
-from quantlab.report.kinds import KINDS
-from quantlab.report.view import StudyView, label
+from quantlab.metrics.intervals import interval
+from quantlab.report.axis import Axis, axis_of
+from quantlab.report.distinct import references, settings, shown_objectives, winner_number
+from quantlab.report.labels import Label, draw_labels, settle
+from quantlab.report.legend import draw_legend, named, title
+from quantlab.report.noise_floor import draw_noise_floor
+from quantlab.report.panels import COLUMNS, panels
+from quantlab.report.ranking import plot_ranking
+from quantlab.report.style import WINNER, style
+from quantlab.study.front import Pair
+
+if TYPE_CHECKING:
+    from quantlab.study.study import Study
 
 
-def plot_pareto(study: StudyView) -> Figure:
-    """Two panels that share the SNR axis, memory and latency across; a front member has a dark edge.
+def plot_pareto(study: Study) -> Figure:
+    """The study's objectives against each other.
 
-    Front members, anchors and the winner have the interval of their SNR. The title says how many front members are
-    told apart: two whose intervals overlap often are, as they are compared on the same probes (`snr_difference`).
+    - One objective: its values ranked, best first (`quantlab.report.ranking`).
+    - Two: one panel, the first objective upwards and the second across.
+    - Three: two panels that share the first objective's axis.
+    - Four or more: one panel for each further objective against the first, at most 3 a row.
+
+    With random weights, objectives of fidelity are left out. A member of the front has a dark edge; front members,
+    baselines and the winner have the first objective's interval. The title says how many front members are
+    distinguishable: two can differ although their intervals overlap, because they are compared sample by sample.
     """
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    data = study.distinct
-    reference = data[data["method"] == "reference"]
-    settings = data[data["method"] != "reference"]
-    for axes, column, scale in ((left, "memory_bytes", 1e-6), (right, "latency_ms", 1.0)):
-        _intervals(axes, study, settings, column, scale)
-        _points(axes, settings, column, scale)
-        for _, row in reference.iterrows():
-            axes.axvline(float(row[column]) * scale, color="#222222", linewidth=1, linestyle=":")
+    first, *others = shown_objectives(study)
+    if not others:
+        return plot_ranking(study, first)
+    figure, grid = panels(len(others), height=5.4, sharey=True)
+    quantized, unquantized = settings(study), references(study)
+    everything = [m for _, m in (*quantized, *unquantized)]
+    up = axis_of(first, everything)
+    bars = any(interval(first, m.samples) for _, m in quantized)
+    for index, (axes, other) in enumerate(zip(grid, others, strict=True)):
+        across = axis_of(other, everything)
+        _panel(axes, study, quantized, across, up)
+        _reference(axes, unquantized, across, up)
+        axes.set_xlabel(across.title())
+        if index % COLUMNS == 0:
+            axes.set_ylabel(up.title(study.fidelity_is_meaningful, bars))
+    draw_noise_floor(grid[0], study, first)
+    figure.suptitle(title(study))
+    draw_legend(figure, study, quantized)
+    settle(figure)
+    for axes, other in zip(grid, others, strict=True):
+        across = axis_of(other, everything)
+        draw_labels(axes, _labels(study, quantized, across, up), [(across.value(m), up.value(m)) for _, m in quantized])
+    return figure
+
+
+def _panel(axes: Axes, study: Study, quantized: Sequence[Pair], across: Axis, up: Axis) -> None:
+    front = {row.number for row in study.front_rows}
+    groups: dict[tuple[str, bool], list[Pair]] = {}
+    for row, m in quantized:
+        groups.setdefault((row.spec.family, row.number in front), []).append((row, m))
+    for (_, member), pairs in groups.items():
+        look = style(pairs[0][0].spec)
+        axes.scatter(
+            [across.value(m) for _, m in pairs],
+            [up.value(m) for _, m in pairs],
+            s=46 if member else 20,
+            c=look.colour,
+            marker=look.marker,
+            edgecolors="black" if member else "none",
+            linewidths=1.0,
+            alpha=1.0 if member else 0.45,
+            zorder=3 if member else 2,
+        )
+    _intervals(axes, [(row, m) for row, m in quantized if row.number in front | set(named(study))], across, up)
+    for row, m in quantized:
+        if row.number == winner_number(study):
+            at = [across.value(m)], [up.value(m)]
+            axes.scatter(*at, s=240, facecolors="none", edgecolors=WINNER, linewidths=2.2, zorder=4)
+    axes.grid(alpha=0.25)
+
+
+def _intervals(axes: Axes, shown: Sequence[Pair], across: Axis, up: Axis) -> None:
+    """Thin bars beneath the points that are looked at; of all points, they would hide the rest."""
+    known = [(row, m, found) for row, m in shown if (found := interval(up.metric, m.samples)) is not None]
+    if known:
+        axes.vlines(
+            [across.value(m) for _, m, _ in known],
+            [found.low * up.scale for *_, found in known],
+            [found.high * up.scale for *_, found in known],
+            colors=[style(row.spec).colour for row, *_ in known],
+            linewidth=0.8,
+            alpha=0.5,
+            zorder=1,
+        )
+
+
+def _reference(axes: Axes, unquantized: Sequence[Pair], across: Axis, up: Axis) -> None:
+    """Dotted lines where the reference is; its own fidelity, perfect by definition, would be off the plot."""
+    for row, m in unquantized:
+        if not across.metric.fidelity:
+            axes.axvline(across.value(m), color="#222222", linewidth=1, linestyle=":")
             axes.annotate(
-                "reference",
-                (float(row[column]) * scale, 1.0),
+                row.name,
+                (across.value(m), 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(-3, -4),
                 textcoords="offset points",
@@ -38,86 +117,18 @@ def plot_pareto(study: StudyView) -> Figure:
                 va="top",
                 fontsize=8,
             )
-        _labels(axes, study, settings, column, scale)
-    left.set_xlabel("memory held by the component, MB")
-    right.set_xlabel(f"latency of one forward, ms (median; {_device(study)})")
-    left.set_ylabel(study.snr_label)
-    draw_floor(left, study)
-    if not settings.empty:
-        left.legend(loc="center left", fontsize=8)
-    figure.suptitle(f"{study.name}: {len(settings)} settings, {study.front_size}")
-    return figure
+        if not up.metric.fidelity:
+            axes.axhline(up.value(m), color="#222222", linewidth=1, linestyle=":")
 
 
-def _intervals(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
-    """Thin bars beneath the points that are looked at; of all points, they would hide the rest."""
-    named = {*study.anchor_numbers} | ({study.winner.row.number} if study.winner else set())
-    some = settings[settings["snr_low_db"].notna() & (settings["pareto"] | settings["number"].isin(named))]
-    kinds = some["bnb_4bit_quant_type"].fillna("llm_int8")
-    axes.vlines(
-        some[column].astype(float) * scale,
-        some["snr_low_db"].astype(float),
-        some["snr_high_db"].astype(float),
-        colors=[KINDS[kind][0] for kind in kinds],
-        linewidth=0.8,
-        alpha=0.5,
-        zorder=1,
-    )
-
-
-def _points(axes: Axes, settings: pd.DataFrame, column: str, scale: float) -> None:
-    kinds = settings["bnb_4bit_quant_type"].fillna("llm_int8")
-    for kind, (colour, marker, name) in KINDS.items():
-        part = settings[kinds == kind]
-        for on_front in (False, True):
-            some = part[part["pareto"] == on_front]
-            if some.empty:
-                continue
-            axes.scatter(
-                some[column].astype(float) * scale,
-                some["snr_db"].astype(float),
-                s=46 if on_front else 20,
-                c=colour,
-                marker=marker,
-                edgecolors="black" if on_front else "none",
-                linewidths=1.0,
-                alpha=1.0 if on_front else 0.45,
-                label=f"{name}{', on the front' if on_front else ''}",
-                zorder=3 if on_front else 2,
-            )
-    axes.grid(alpha=0.25)
-
-
-def _labels(axes: Axes, study: StudyView, settings: pd.DataFrame, column: str, scale: float) -> None:
-    """Name the anchors and the winner, each label beside its point and clear of the labels before it."""
-    if settings.empty:
-        return
-    places = {
-        n: (x * scale, y) for n, x, y in zip(settings["number"], settings[column], settings["snr_db"], strict=True)
-    }
-    winner = study.winner.row.number if study.winner else None
-    wanted = {*study.anchor_numbers} | ({winner} if winner is not None else set())
-    named = sorted((n for n in wanted if n in places), key=lambda n: places[n][1])
-    floor = -float("inf")
-    height = float(settings["snr_db"].max() - settings["snr_db"].min()) or 1.0
-    for number in named:
-        x, y = places[number]
-        floor = max(y, floor + 0.045 * height)
-        colour = "#1e7a38" if number == winner else "black"
-        text = f"winner: {label(study, study.row(number))}" if number == winner else label(study, study.row(number))
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(x + 0.04 * float(settings[column].max()) * scale, floor),
-            fontsize=8,
-            color=colour,
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.4, "pad": 0.4},
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5},
-        )
-        if number == winner:
-            axes.scatter([x], [y], s=240, facecolors="none", edgecolors="#2a9d4a", linewidths=2.2, zorder=4)
-
-
-def _device(study: StudyView) -> str:
-    return str(study.identity.get("device", ""))
+def _labels(study: Study, quantized: Sequence[Pair], across: Axis, up: Axis) -> list[Label]:
+    by_number = {row.number: (row, m) for row, m in quantized}
+    winner = winner_number(study)
+    found = []
+    for number in named(study):
+        if number in by_number:
+            row, m = by_number[number]
+            won = number == winner
+            text = f"winner: {row.name}" if won else row.name
+            found.append(Label(across.value(m), up.value(m), text, WINNER if won else "black"))
+    return found

@@ -1,1 +1,1 @@
-"""From a space to specs. Optuna proposes; nothing in here sees a tensor."""
+"""What to try next: spaces of settings, samplers that propose them, and the pruner that stops what is beaten."""

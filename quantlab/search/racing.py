@@ -1,100 +1,185 @@
-"""When a setting need not be measured to its end: a race against the front, probe by probe (F-Race, Birattari 2002).
+"""When a setting need not be measured to its end: a race against the front, sample by sample (F-Race, Birattari 2002).
 
 A setting is stopped where some one member of the front is shown to beat it in all objectives:
 
-- memory by its exact value, which may be equal;
-- SNR and latency by a paired, one-sided t test each, on the logarithm of the ratio of the two settings' errors and
-  latencies at each probe. What makes a probe hard for one setting makes it hard for the other, so that ratios scatter
+- what is known before the first forward, such as weight memory, by its exact value, which may be equal;
+- the others by a paired, one-sided t test each, on the values at each sample, or where `Paired.log` says so on the
+  logarithm of their ratio. What makes a sample hard for one setting makes it hard for the other, so that ratios scatter
   little; their logarithms are near to normal, and a mean logarithm above 0 means a mean ratio above 1 (Jensen). Signed
-  ranks would need more probes than there are: 4 probes never give a p below 1/16.
+  ranks would need more samples than there are: 4 samples never give a p below 1/16.
 
-An SNR over all probes weighs each by its error, the test does not. So the sum of errors must come out larger as well,
-even if the setting did at all remaining probes, where the member's errors are known, as well as at its best so far.
+An SNR over all samples weighs each by its error, the test does not. So the sum of errors must come out larger as well,
+even if the setting did at all remaining samples, where the member's errors are known, as well as at its best so far.
 
 Two measurements of one setting differ by what the machine did meanwhile, which no scatter within them shows. So a
-latency counts as worse only beyond the `TOLERANCE` that a study takes for nothing.
+latency counts as worse only beyond its `Paired.tolerance`.
 
-Error rates: a stop needs both tests, so that the chance of a false one is not above that of either (intersection-union
+Error rates: a stop needs all tests, so that the chance of a false one is not above that of any (intersection-union
 test; Berger 1982, doi:10.1080/00401706.1982.10487790), and their number needs no correction. It may come after any
-probe and from any member that holds no more memory: the level is shared out among those (Bonferroni).
+sample and from any member that is no worse in what is known exactly: the level is shared out among those (Bonferroni).
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from quantlab.arrays import Array, Mask
 from quantlab.errors import ConfigError
-from quantlab.measurement import IDENTICAL_DB
-from quantlab.study.drift import TOLERANCE
-from quantlab.study.front import measured
-from quantlab.study.rows import Row
+from quantlab.frozen import FrozenDict
+from quantlab.metrics.metric import Metric, Paired
+from quantlab.outcomes.measurement import Measurement, SampleResult
 
-LEAST_PROBES = 4
+LEAST_SAMPLES = 4
 """Nothing is decided on fewer: a scatter from two or three values is hardly known."""
 
-_Probes = Sequence[dict[str, float]]
-_Place = tuple[float, float, int]
+
+@dataclass(frozen=True)
+class Rule:
+    """How an objective is compared: by its exact value, or sample by sample.
+
+    Attributes:
+        metric: its name.
+        sign: 1 where less is better, -1 where more is.
+        paired: None for an exact value.
+    """
+
+    metric: str
+    sign: int
+    paired: Paired | None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A member of the front.
+
+    Attributes:
+        number: of its row.
+        metrics: its objectives that are known exactly.
+        samples: its results.
+    """
+
+    number: int
+    metrics: FrozenDict[str, float]
+    samples: tuple[SampleResult, ...]
+
+
+def racing_rules(objectives: Sequence[Metric], meaningful: bool = True) -> tuple[Rule, ...]:
+    """How objectives are compared in a race; fidelity is left out where it means nothing.
+
+    Raises:
+        ConfigError: for an objective that is known at the end alone.
+    """
+    rules = []
+    for metric in objectives:
+        if metric.fidelity and not meaningful:
+            continue
+        if metric.paired is None and not metric.static:
+            raise ConfigError(
+                f"sampler.racing=true cannot compare {metric.name} before a setting is measured in full; set "
+                "sampler.racing=false or choose other objectives"
+            )
+        rules.append(Rule(metric.name, metric.sign, None if metric.static else metric.paired))
+    return tuple(rules)
 
 
 def check_confidence(confidence: float) -> None:
     """Raise `ConfigError` for a confidence that is none."""
     if not 0.5 < confidence < 1:
-        raise ConfigError(f"search.racing_confidence={confidence:g} must be above 0.5 and below 1")
+        raise ConfigError(f"sampler.racing_confidence={confidence:g} must be above 0.5 and below 1")
 
 
-class Race:
-    """Watches a setting while it is measured; a `Watch`.
+def rival(number: int, measurement: Measurement, rules: Sequence[Rule]) -> Rival:
+    """A member of the front as a pruner carries it."""
+    exact = {rule.metric: measurement.metrics[rule.metric] for rule in rules if rule.paired is None}
+    return Rival(number, FrozenDict(exact), measurement.samples)
 
-    Args:
-        members: rows of the front, measured on the probe set that the setting is measured on.
-        confidence: the chance that a setting which no member beats is not stopped, at least.
+
+@dataclass(frozen=True)
+class RacingPruner:
+    """Looks on while a setting is measured; plain data.
+
+    Attributes:
+        rules: how the objectives are compared.
+        rivals: members of the front. Those that were measured on other samples than the first are left out.
+        confidence: minimum probability that a non-dominated setting is measured in full.
     """
 
-    def __init__(self, members: Sequence[Row], confidence: float) -> None:
-        from scipy.special import stdtrit  # half a second that a search without races does not need
+    rules: tuple[Rule, ...]
+    rivals: tuple[Rival, ...]
+    confidence: float
 
-        pairs = measured(members)
-        places = {row.number: _places(m.probes) for row, m in pairs}
-        first = next(iter(places.values()), [])
-        pairs = [(row, m) for row, m in pairs if set(places[row.number]) == set(first)]
-        self._quantile = stdtrit
-        self._confidence = confidence
-        self._meaningful = all(m.fidelity_is_meaningful for _, m in pairs)
-        self._numbers = [row.number for row, _ in pairs]
-        self._memory = np.array([m.memory_bytes for _, m in pairs])
-        self._columns = {place: column for column, place in enumerate(first)}
-        shape = (len(pairs), len(first))
-        self._errors, self._latencies = np.empty(shape), np.empty(shape)
-        for line, (row, m) in enumerate(pairs):
-            columns = [self._columns[place] for place in places[row.number]]
-            self._errors[line, columns] = _errors(m.probes)
-            self._latencies[line, columns] = [probe["latency_ms"] for probe in m.probes]
+    def dominated_by(self, samples: Sequence[SampleResult], metrics: Mapping[str, float]) -> int | None:
+        """Number of a row that is shown to beat a setting, or None.
 
-    def __call__(self, probes: _Probes, memory_bytes: int) -> str | None:
-        """The reason to stop after these probes, or None."""
-        looks = len(self._columns) - LEAST_PROBES  # after the last probe there is nothing to save
-        rivals = np.flatnonzero(self._memory <= memory_bytes)
-        places = _places(probes)
-        if not LEAST_PROBES <= len(probes) < len(self._columns) or not rivals.size or set(places) - set(self._columns):
+        Args:
+            samples: what the setting gave so far.
+            metrics: its metrics that are known before the first forward.
+        """
+        table = self._table
+        places = [sample.place for sample in samples]
+        looks = len(table.places) - LEAST_SAMPLES  # after the last sample there is nothing to save
+        if not LEAST_SAMPLES <= len(samples) < len(table.places) or not table.places.keys() >= set(places):
             return None
-        level = (1 - self._confidence) / (looks * rivals.size)
-        bound = -float(self._quantile(len(probes) - 1, level))
-        at = np.ix_(rivals, np.array([self._columns[place] for place in places]))
-        latencies = np.array([probe["latency_ms"] for probe in probes])
-        beaten = _above(np.log(latencies / self._latencies[at]) - math.log1p(TOLERANCE), bound)
-        if self._meaningful:
-            errors, others, totals = _errors(probes), self._errors[at], self._errors[rivals].sum(axis=1)
-            ratios = errors / others
-            least = errors.sum() + ratios.min(axis=1) * (totals - others.sum(axis=1))
-            beaten &= _above(np.log(ratios), bound) & (least > totals)
+        beaten = np.ones(len(table.rivals), dtype=bool)
+        strictly = np.full(len(table.rivals), any(rule.paired is not None for rule in self.rules))
+        for rule in self.rules:
+            if rule.paired is None:
+                lead = rule.sign * (metrics[rule.metric] - table.exact[rule.metric])
+                beaten &= lead >= 0
+                strictly |= lead > 0
+        beaten &= strictly  # where all is exact, equals beat each other in nothing
+        level = (1 - self.confidence) / (looks * max(int(beaten.sum()), 1))
+        bound = -_quantile(len(samples) - 1, level)
+        at = [table.places[place] for place in places]
+        for rule in self.rules:
+            if rule.paired is not None and beaten.any():
+                own = _values(samples, rule.paired)
+                beaten &= _worse(own, table.values[rule.paired], at, rule.paired, bound)
         if not beaten.any():
             return None
-        return f"dominated by trial {self._numbers[rivals[beaten.argmax()]]} at {100 * self._confidence:g} %"
+        return table.rivals[int(beaten.argmax())].number
+
+    @functools.cached_property
+    def _table(self) -> _Table:
+        return _Table(self.rules, self.rivals)
+
+
+class _Table:
+    """What rivals gave, as arrays: a line a rival, a column a sample."""
+
+    def __init__(self, rules: Sequence[Rule], rivals: Sequence[Rival]) -> None:
+        first = [sample.place for sample in rivals[0].samples] if rivals else []
+        self.places = {place: column for column, place in enumerate(first)}
+        self.rivals = [one for one in rivals if {sample.place for sample in one.samples} == set(first)]
+        self.exact = {
+            rule.metric: np.array([one.metrics[rule.metric] for one in self.rivals], dtype=float)
+            for rule in rules
+            if rule.paired is None
+        }
+        self.values: dict[Paired, Array] = {}
+        for paired in dict.fromkeys(rule.paired for rule in rules if rule.paired is not None):
+            lines = np.empty((len(self.rivals), len(first)))
+            for line, one in enumerate(self.rivals):
+                lines[line, [self.places[sample.place] for sample in one.samples]] = _values(one.samples, paired)
+            self.values[paired] = lines
+
+
+def _worse(own: Array, theirs: Array, at: list[int], paired: Paired, bound: float) -> Mask:
+    """Whether a setting is shown to be worse than each rival in one objective."""
+    others = theirs[:, at]
+    if not paired.log:
+        return _above(paired.sign * (own - others), bound)
+    ratios = own / others
+    worse = _above(np.log(ratios) - math.log1p(paired.tolerance), bound)
+    if paired.weighted:
+        totals = theirs.sum(axis=1)
+        worse &= own.sum() + ratios.min(axis=1) * (totals - others.sum(axis=1)) > totals
+    return worse
 
 
 def _above(values: Array, bound: float) -> Mask:
@@ -103,18 +188,17 @@ def _above(values: Array, bound: float) -> Mask:
     return np.asarray((mean > 0) & (mean * math.sqrt(values.shape[1]) > bound * scatter))
 
 
-def _errors(probes: _Probes) -> Array:
-    """Squared error by probe, cut off where it stands for identical. The signal is the same for all settings."""
-    least = np.finfo(float).tiny
-    return np.array([max(p["error"], p["signal"] * 10 ** (-IDENTICAL_DB / 10), least) for p in probes])
+def _values(samples: Sequence[SampleResult], paired: Paired) -> Array:
+    """A column of samples; cut off where it stands for identical, and above 0 where ratios are taken."""
+    least = np.finfo(float).tiny if paired.log else -math.inf
+    values = []
+    for sample in samples:
+        floor = sample[paired.floor[0]] * paired.floor[1] if paired.floor else least
+        values.append(max(sample[paired.column], floor, least))
+    return np.array(values)
 
 
-def _places(probes: _Probes) -> list[_Place]:
-    """Prompt, step and which one of the forwards at that step, of each probe."""
-    seen: Counter[tuple[float, float]] = Counter()
-    places = []
-    for probe in probes:
-        key = probe["prompt"], probe["step"]
-        places.append((*key, seen[key]))
-        seen[key] += 1
-    return places
+def _quantile(degrees: int, level: float) -> float:
+    from scipy.special import stdtrit  # half a second that a search without races does not need
+
+    return float(stdtrit(degrees, level))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from quantlab.measurement import Measurement
+import numpy as np
 
-TOLERANCE = 0.02
-"""Latencies of one setting that are further apart than this share say that the machine was noisy."""
+from quantlab.frozen import FrozenDict, frozen
+from quantlab.metrics.latency import TOLERANCE
+from quantlab.outcomes import Measurement
+from quantlab.spec import PipelineSpec
+
+MOMENTS = ("start", "middle", "end")
+"""When a study is checked; of the last session where there were several."""
 
 
 @dataclass(frozen=True)
@@ -17,23 +22,27 @@ class Check:
     """The latency of one setting at one moment of a study.
 
     Attributes:
-        when: "start", "middle" or "end"; of the last session where there were several.
-        key: the setting.
-        latency_ms, latency_iqr_ms: as in `Measurement`.
-        gpu_state: clocks, temperature and power right after.
+        when: one of `MOMENTS`.
+        spec: the setting.
+        latency_ms: median of one forward.
+        latency_ms_low, latency_ms_high: its quartiles.
+        gpu_state: clocks, temperature and power right after; empty on a CPU.
     """
 
     when: str
-    key: str
+    spec: PipelineSpec
     latency_ms: float
-    latency_iqr_ms: float
-    gpu_state: dict[str, Any]
+    latency_ms_low: float
+    latency_ms_high: float
+    gpu_state: FrozenDict[str, Any] = field(default_factory=FrozenDict)
 
     @classmethod
     def of(cls, when: str, measurement: Measurement) -> Check:
         """The check that a measurement stands for."""
-        state = measurement.provenance.get("gpu_state", {})
-        return cls(when, measurement.key, measurement.latency_ms, measurement.latency_iqr_ms, state)
+        values = [sample["latency_ms"] for sample in measurement.samples]
+        low, median, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
+        state = frozen(dict(measurement.provenance.get("gpu_state") or {}))
+        return cls(when, measurement.spec, median, low, high, state)
 
 
 def spread(checks: Sequence[Check]) -> float:
@@ -42,12 +51,6 @@ def spread(checks: Sequence[Check]) -> float:
     return max(latencies) / min(latencies) - 1 if len(latencies) > 1 else 0.0
 
 
-def noise(checks: Sequence[Check]) -> str | None:
-    """A warning where the checks are further apart than `TOLERANCE`, else None."""
-    if spread(checks) <= TOLERANCE:
-        return None
-    times = ", ".join(f"{check.latency_ms:.4g} ms ({check.when})" for check in checks)
-    return (
-        f"the machine was noisy: {checks[0].key} took {times}, {spread(checks):.2%} apart where {TOLERANCE:.0%} is "
-        "allowed; take differences in latency below that for nothing"
-    )
+def is_noisy(checks: Sequence[Check]) -> bool:
+    """Whether the checks are further apart than `TOLERANCE`, so that smaller differences in latency say nothing."""
+    return spread(checks) > TOLERANCE

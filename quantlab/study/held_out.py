@@ -1,55 +1,74 @@
-"""What is said of a setting on prompts that the search never saw."""
+"""What is known of a setting on prompts that the search never saw."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
 
-from quantlab.config import ModelConfig, ScoreConfig, Weights
-from quantlab.drawings import held_out
-from quantlab.intervals import snr_interval
-from quantlab.measurement import MEANINGLESS, Failure, Measurement, Outcome
-
-
-def snr_figure(measurement: Measurement) -> dict[str, Any]:
-    """An SNR in dB with its 95 % interval (None for a single probe) and how many prompts it is over."""
-    interval = snr_interval(measurement.probes)
-    return {
-        "snr_db": measurement.snr_db,
-        "low_db": interval.low if interval else None,
-        "high_db": interval.high if interval else None,
-        "prompts": len({probe["prompt"] for probe in measurement.probes}),
-    }
+from quantlab.config import StudyConfig, Weights
+from quantlab.config.prompts import held_out
+from quantlab.metrics.intervals import interval
+from quantlab.metrics.metric import Metric
+from quantlab.outcomes import Evaluated, Failure, Measurement
 
 
-def held_out_line(measurement: Measurement, outcome: Outcome | None, model: ModelConfig, score: ScoreConfig) -> str:
-    """One line on a setting: its SNR on held-out prompts beside that on the search's, or why there is none.
+@dataclass(frozen=True)
+class MetricFigure:
+    """A metric with its interval and what it is over.
+
+    Attributes:
+        value: in the metric's unit.
+        low, high: of its interval; None where it has none, as over a single sample.
+        prompts: how many.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    prompts: int
+
+
+class Unconfirmed(Enum):
+    """Why a setting has no figure on held-out prompts."""
+
+    random_weights = "random_weights"
+    failed = "failed"
+    not_asked = "not_asked"
+    no_prompts_left = "no_prompts_left"
+    not_the_winner = "not_the_winner"
+
+
+def metric_figure(metric: Metric, measurement: Measurement) -> MetricFigure:
+    """A metric of a measurement, with its interval."""
+    found = interval(metric, measurement.samples)
+    prompts = len({sample.prompt for sample in measurement.samples})
+    low, high = (found.low, found.high) if found else (None, None)
+    return MetricFigure(measurement.metrics[metric.name], low, high, prompts)
+
+
+def is_worse(metric: Metric, seen: MetricFigure, unseen: MetricFigure) -> bool:
+    """Whether a figure on held-out prompts is worse than the intervals of both allow."""
+    if None in (seen.low, seen.high, unseen.low, unseen.high):
+        return False
+    best, worst = (unseen.high, seen.low) if metric.direction == "maximize" else (unseen.low, seen.high)
+    assert best is not None
+    assert worst is not None
+    return metric.sign * best > metric.sign * worst
+
+
+def unconfirmed(outcome: Evaluated | None, config: StudyConfig) -> Unconfirmed | None:
+    """Why a setting has no figure on held-out prompts; None where it has.
 
     Args:
-        measurement: of the setting, on the search's prompts.
-        outcome: what came of it on the held-out ones; None where it was not measured there.
-        model: the study's.
-        score: likewise.
+        outcome: what came of it there; None where it was not measured there.
+        config: the study's configuration.
     """
-    no = "not confirmed on held-out prompts"
-    if model.weights is Weights.random:
-        return f"{no}: fidelity is {MEANINGLESS}"
+    if config.model.weights is Weights.random:
+        return Unconfirmed.random_weights
     if isinstance(outcome, Measurement):
-        seen, unseen = snr_figure(measurement), snr_figure(outcome)
-        line = (
-            f"held-out prompts: SNR {_words(unseen)} on {unseen['prompts']} that the search never saw, against "
-            f"{_words(seen)} on its own {seen['prompts']}"
-        )
-        apart = None not in (seen["low_db"], unseen["high_db"]) and unseen["high_db"] < seen["low_db"]
-        return line + ("; lower than the intervals allow" if apart else "")
+        return None
     if isinstance(outcome, Failure):
-        return f"{no}: {outcome.kind}: {outcome.reason}"
-    if score.held_out == 0:
-        return f"{no}: score.held_out=0"
-    if not held_out(model, score):
-        return f"{no}: the {score.prompts} of score.prompts are all of model.prompts"
-    return f"{no}: the sweep confirms the winner of its own rule and budget alone"
-
-
-def _words(figure: dict[str, Any]) -> str:
-    interval = "" if figure["low_db"] is None else f" [{figure['low_db']:.2f}, {figure['high_db']:.2f}]"
-    return f"{figure['snr_db']:.2f} dB{interval}"
+        return Unconfirmed.failed
+    if config.evaluation.held_out == 0:
+        return Unconfirmed.not_asked
+    return Unconfirmed.not_the_winner if held_out(config.model, config.evaluation) else Unconfirmed.no_prompts_left

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantlab.config import ModelConfig, ScoreConfig
-from quantlab.drawings import recorded_prompts
+from quantlab.config import StudyConfig
+from quantlab.config.prompts import recorded_prompts
 from quantlab.errors import StudyError
+from quantlab.metrics.metric import Metric
+from quantlab.outcomes import LabDescription
+
+_CHANGES_NO_NUMBER = ("held_out", "finalists")
+"""Fields of `EvaluationConfig` that say only what is looked at afterwards."""
 
 
-def identity(
-    model: ModelConfig, score: ScoreConfig, model_fingerprint: str, probe_fingerprint: str, provenance: dict[str, Any]
-) -> dict[str, Any]:
+def identity(config: StudyConfig, description: LabDescription, objectives: Sequence[Metric]) -> dict[str, Any]:
     """The fields that must not change between the sessions of a study, as plain JSON types.
 
     Args:
-        model: the pipeline.
-        score: what is measured.
-        model_fingerprint: digest of the pipeline's files.
-        probe_fingerprint: digest of the probe set.
-        provenance: device and library versions.
+        config: the study's configuration.
+        description: of the lab that measures it.
+        objectives: that the study optimises.
     """
-    call = json.dumps({"call": model.call, "prompts": recorded_prompts(model, score)}, sort_keys=True, default=str)
-    measured = {name: value for name, value in vars(score).items() if name != "held_out"}  # no number depends on it
+    model, provenance = config.model, description.provenance
+    prompts = recorded_prompts(model, config.evaluation)
+    call = json.dumps({"call": model.call, "prompts": prompts}, sort_keys=True, default=str)
+    evaluation = {name: value for name, value in vars(config.evaluation).items() if name not in _CHANGES_NO_NUMBER}
     return {
-        "model": f"{model.name} {model_fingerprint}",
-        "component": model.component,
+        "model": f"{model.name} {description.model_fingerprint}",
+        "component": ", ".join(model.components),
         "dtype": model.dtype.value,
         "pipeline call and prompts": hashlib.sha256(call.encode()).hexdigest()[:16] + " " + call[:120],
-        "score": json.dumps(measured, sort_keys=True),
-        "probe set": probe_fingerprint,
+        "evaluation": json.dumps(evaluation, sort_keys=True),
+        "sample set": description.samples_fingerprint,
         "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+        "objectives": ", ".join(metric.name for metric in objectives),
     }
 
 
-def check_identity(study: str, stored: dict[str, Any], current: dict[str, Any]) -> None:
+def check_identity(study: str, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Refuse to continue a study whose numbers would not be comparable.
 
     Raises:

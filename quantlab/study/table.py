@@ -2,123 +2,186 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from quantlab.floor import indistinguishable
-from quantlab.intervals import snr_interval
-from quantlab.measurement import MEANINGLESS, Failure, Pruned
-from quantlab.spec import ReferenceSpec
+from quantlab.errors import ConfigError
+from quantlab.files import written
+from quantlab.metrics.images import IMAGE_METRICS
+from quantlab.metrics.intervals import interval
+from quantlab.metrics.metric import Metric
+from quantlab.outcomes import Failure, Measurement, NoiseFloor, Pruned
+from quantlab.spec import PipelineSpec, ReferenceSpec
 from quantlab.study.front import front
-from quantlab.study.rows import IMAGE_SCORES, Row
+from quantlab.study.noise_floor import indistinguishable
+from quantlab.study.records import ImageRecord
+from quantlab.study.rows import Row
 from quantlab.study.ties import ties
 
-_MEASURED = (
-    "rel_l2",
-    "cosine",
-    "memory_bytes",
-    "bits_per_weight",
-    "peak_memory_bytes",
-    "peak_memory_source",
-    "latency_ms",
-    "latency_iqr_ms",
-    "forward_s",
-    "warmup_s",
-    "wall_s",
-    "layers_quantized",
-    "layers_kept",
-    "parameters_quantized",
-    "parameters_kept",
-    "output_sha256",
-)
-_COLUMNS = (
-    *("number", "state", "key", *ReferenceSpec().columns(), "fidelity", "probes", "snr_db", "snr_low_db"),
-    *("snr_high_db", "indistinguishable", *_MEASURED, *IMAGE_SCORES, "snr_db_by_timestep", "device", "threads"),
-    *("pareto", "ties_with", "repeat_of", "failure", "notes"),
-)
+TEXT, WHOLE, DECIMAL, TRUTH = "string", "Int64", "Float64", "boolean"
+"""Dtypes of columns: nullable, so that they do not depend on which rows there are."""
+
+_SETTING = {"number": "int64", "name": TEXT, "source": TEXT, "state": TEXT, "key": TEXT}
+_FIELDS = dict.fromkeys(ReferenceSpec().columns(), TEXT) | {
+    "llm_int8_threshold": DECIMAL,
+    "llm_int8_has_fp16_weight": TRUTH,
+    "bnb_4bit_use_double_quant": TRUTH,
+}
+_MEASURED = {
+    "forward_s": DECIMAL,
+    "warmup_s": DECIMAL,
+    "wall_s": DECIMAL,
+    "layers_quantized": WHOLE,
+    "layers_kept": WHOLE,
+    "parameters_quantized": WHOLE,
+    "parameters_kept": WHOLE,
+    "peak_memory_source": TEXT,
+    "output_sha256": TEXT,
+    "fidelity_is_meaningful": TRUTH,
+}
+_REST = {
+    "samples": WHOLE,
+    "indistinguishable": TRUTH,
+    "snr_db_by_timestep": TEXT,
+    "device": TEXT,
+    "threads": WHOLE,
+    "pareto": TRUTH,
+    "ties_with": WHOLE,
+    "repeat_of": WHOLE,
+    "dominated_by": WHOLE,
+    "failure": TEXT,
+    "message": TEXT,
+    "large_skip_entries": TEXT,
+}
 
 
-def table(rows: Sequence[Row], floor_db: float | None = None) -> pd.DataFrame:
-    """One line a row, by number: the setting, what was measured, whether it is on the front, or why it failed.
+def table(
+    rows: Sequence[Row],
+    objectives: Sequence[Metric],
+    metrics: Sequence[Metric],
+    noise_floor: NoiseFloor | None = None,
+    images: Mapping[PipelineSpec, ImageRecord] | None = None,
+    components: Sequence[str] = (),
+) -> pd.DataFrame:
+    """One line a row, in their order: the setting, what was measured, whether it is on the front, or why it failed.
 
-    ``number`` is negative for what no sampler proposed; ``repeat_of`` names the row that measured the same setting
-    before. A row that was stopped early has the state PRUNED and the figures of its first ``probes``.
-    ``snr_low_db`` and ``snr_high_db`` are the 95 % interval of the SNR, and ``ties_with`` names the front member that a
-    member ties with (`quantlab.study.ties.ties`). ``indistinguishable`` compares with ``floor_db``, the reference's
-    noise floor in dB; see `quantlab.floor`. Units are in the columns' names; 100 dB stands for identical.
+    - ``state`` is COMPLETE, PRUNED (with what was measured of its first ``samples``) or FAIL (with the
+      `quantlab.outcomes.ErrorType` as ``failure``, and what was raised as ``message``);
+    - ``COMPONENT.FIELD`` are the fields of each component's setting;
+    - each metric has a column of its name, and ``NAME_low`` and ``NAME_high`` where it has an interval;
+    - ``indistinguishable`` compares with the noise floor (`quantlab.study.noise_floor`), ``ties_with`` names the front
+      member that a member ties with (`quantlab.study.ties`), ``repeat_of`` the row that measured the same setting
+      before, ``dominated_by`` the row for whose sake one was pruned;
+    - ``snr_db_by_timestep`` and ``large_skip_entries`` are JSON.
+
+    Args:
+        rows: of the study.
+        objectives: what it optimises.
+        metrics: what it measured.
+        noise_floor: of the reference.
+        images: how close the images of settings are to the reference's.
+        components: that the study quantizes; where none are given, those of the rows.
     """
-    members = front(rows)
-    numbers, tied = {row.number for row in members}, ties(members)
+    components = list(components) or list(dict.fromkeys(name for row in rows for name in row.spec))
+    members = front(rows, objectives)
+    numbers, tied = {row.number for row in members}, ties(members, objectives)
+    floor_db = noise_floor.floor_db if noise_floor is not None else None
     lines = []
     for row in rows:
-        stopped = row.outcome if isinstance(row.outcome, Pruned) else None
-        m = stopped.partial if stopped else row.measurement
-        interval = snr_interval(m.probes) if m else None
-        line: dict[str, Any] = {
-            "number": row.number,
-            "state": "PRUNED" if stopped else "COMPLETE" if m else "FAIL",
-            "key": row.spec.key,
-            **row.spec.columns(),
-            "fidelity": None if m is None else "meaningful" if m.fidelity_is_meaningful else MEANINGLESS,
-            "probes": len(m.probes) if m else None,
-            "snr_db": m.snr_db if m else None,
-            "snr_low_db": interval.low if interval else None,
-            "snr_high_db": interval.high if interval else None,
-            **{name: getattr(m, name) if m else None for name in _MEASURED},
-            "indistinguishable": indistinguishable(m, floor_db) if m else None,
-            **{name: (row.images or {}).get(name) for name in IMAGE_SCORES},
-            "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if m else None,
-            "device": m.provenance.get("device") if m else None,
-            "threads": m.provenance.get("threads") if m else None,
-            "pareto": row.number in numbers,
-            "ties_with": tied.get(row.number),
-            "repeat_of": row.repeat_of,
-            "failure": f"{row.outcome.kind}: {row.outcome.reason}" if isinstance(row.outcome, Failure) else None,
-            "notes": "; ".join(([str(stopped)] if stopped else []) + m.notes) if m else "",
-        }
+        m = row.outcome.partial if isinstance(row.outcome, Pruned) else row.measurement
+        line = _setting(row) | {"pareto": row.number in numbers, "ties_with": tied.get(row.number)}
+        if m is not None:
+            line |= _measured(m, metrics) | {"indistinguishable": indistinguishable(m, floor_db)}
+        if images and row.spec in images:
+            line |= images[row.spec].scores
         lines.append(line)
-    frame = pd.DataFrame(lines, columns=list(_COLUMNS))
-    return frame.astype(_dtypes(frame))
+    dtypes = _dtypes(components, metrics)
+    return pd.DataFrame(lines, columns=list(dtypes)).astype(dtypes)
 
 
-def _dtypes(frame: pd.DataFrame) -> dict[str, str]:
-    """Nullable dtypes, so that a column's type does not depend on which rows there are."""
-    whole = (
-        "memory_bytes",
-        "peak_memory_bytes",
-        "layers_",
-        "parameters_",
-        "repeat_of",
-        "ties_with",
-        "threads",
-        "probes",
-    )
-    truth = ("llm_int8_has_fp16_weight", "bnb_4bit_use_double_quant", "pareto", "indistinguishable")
-    decimal = ("snr_", "rel_l2", "cosine", "bits_", "latency_", "_s", *IMAGE_SCORES, "llm_int8_threshold")
-    dtypes = {}
-    for name in frame.columns:
-        if name == "number":
-            dtypes[name] = "int64"
-        elif name in truth:
-            dtypes[name] = "boolean"
-        elif name != "peak_memory_source" and name.startswith(whole):
-            dtypes[name] = "Int64"
-        elif (name != "snr_db_by_timestep" and name.startswith(decimal)) or name in ("forward_s", "warmup_s", "wall_s"):
-            dtypes[name] = "Float64"
-        else:
-            dtypes[name] = "string"
-    return dtypes
+def check_names(metrics: Sequence[Metric]) -> None:
+    """See that no metric is called as another column of the table.
+
+    Raises:
+        ConfigError: for one that is.
+    """
+    taken = {*_SETTING, *_MEASURED, *_REST, *IMAGE_METRICS}
+    for metric in metrics:
+        if metric.name in taken:
+            raise ConfigError(f"metrics holds {metric.name!r}, which is the name of another column of the table")
 
 
-def write_tables(rows: Sequence[Row], folder: Path, floor_db: float | None = None) -> pd.DataFrame:
-    """Write ``trials.parquet`` and ``trials.csv`` of a study, atomically, and return the table."""
-    frame = table(rows, floor_db)
-    for name, write in (("trials.parquet", frame.to_parquet), ("trials.csv", frame.to_csv)):
-        scratch = folder / f".{name}"
-        write(scratch, index=False)
-        scratch.replace(folder / name)
-    return frame
+def write_tables(table: pd.DataFrame, folder: Path) -> None:
+    """Write ``trials.parquet`` and ``trials.csv`` of a study, each atomically."""
+    for name, write in (("trials.parquet", table.to_parquet), ("trials.csv", table.to_csv)):
+        with written(folder / name) as scratch:
+            write(scratch, index=False)
+
+
+def _setting(row: Row) -> dict[str, Any]:
+    outcome = row.outcome
+    fields = {f"{name}.{field}": v for name, spec in row.spec.items() for field, v in spec.columns().items()}
+    line = {
+        "number": row.number,
+        "name": row.name,
+        "source": row.source.value,
+        "state": "PRUNED" if isinstance(outcome, Pruned) else "FAIL" if isinstance(outcome, Failure) else "COMPLETE",
+        "key": row.spec.key,
+        "repeat_of": row.repeat_of,
+        **fields,
+    }
+    if isinstance(outcome, Failure):
+        line |= {"failure": outcome.error.value, "message": outcome.message}
+    elif isinstance(outcome, Pruned):
+        line |= {"dominated_by": outcome.dominated_by}
+    return line
+
+
+def _measured(m: Measurement, metrics: Sequence[Metric]) -> dict[str, Any]:
+    line: dict[str, Any] = {name: getattr(m, name) for name in _MEASURED}
+    for metric in metrics:
+        if metric.name in m.metrics:
+            found = interval(metric, m.samples)
+            line[metric.name] = _number(metric, m.metrics[metric.name])
+            if found is not None:
+                line |= {low_column(metric): found.low, high_column(metric): found.high}
+    return line | {
+        "samples": len(m.samples),
+        "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if _has_powers(m) else None,
+        "device": m.provenance.get("device"),
+        "threads": m.provenance.get("threads"),
+        "large_skip_entries": json.dumps([dataclasses.asdict(note) for note in m.notes]) if m.notes else None,
+    }
+
+
+def low_column(metric: Metric) -> str:
+    """The column of the lower end of a metric's interval."""
+    return f"{metric.name}_low"
+
+
+def high_column(metric: Metric) -> str:
+    """The column of the upper end of a metric's interval."""
+    return f"{metric.name}_high"
+
+
+def _number(metric: Metric, value: float) -> float:
+    return round(value) if metric.unit == "bytes" else value
+
+
+def _has_powers(m: Measurement) -> bool:
+    return all({"signal", "error"} <= sample.values.keys() for sample in m.samples)
+
+
+def _dtypes(components: Sequence[str], metrics: Sequence[Metric]) -> dict[str, str]:
+    dtypes = dict(_SETTING)
+    dtypes |= {f"{component}.{name}": dtype for component in components for name, dtype in _FIELDS.items()}
+    for metric in metrics:
+        dtypes[metric.name] = WHOLE if metric.unit == "bytes" else DECIMAL
+        if metric.interval:
+            dtypes |= {low_column(metric): DECIMAL, high_column(metric): DECIMAL}
+    return dtypes | _MEASURED | dict.fromkeys(IMAGE_METRICS, DECIMAL) | _REST

@@ -1,16 +1,21 @@
-"""Ties on the front: settings whose SNR cannot be told apart, and which of them costs less."""
+"""Ties on the front: settings that cannot be distinguished in fidelity, and which of them is cheaper.
+
+Objectives with a bootstrap interval tie where the paired interval of their difference holds 0. The others are costs:
+exact ones are compared by value, those with quartiles within their noise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantlab.intervals import tie
-from quantlab.measurement import Measurement
-from quantlab.study.drift import TOLERANCE
+from quantlab.metrics.intervals import distinguishable, interval
+from quantlab.metrics.metric import Metric
+from quantlab.outcomes import Measurement
+from quantlab.study.front import Pair, compared, measured
 from quantlab.study.rows import Row
 
-LATENCY_NOISE_IQRS = 1.0
-"""How many interquartile ranges, the wider of the two, two latencies must be apart to be told apart.
+NOISE_IQRS = 1.0
+"""How many interquartile ranges, the wider of the two, two medians must be apart to be distinguishable.
 
 The medians of n forwards each differ by chance by up to 2.6 interquartile ranges over the root of n in 19 of 20 cases
 (the standard error of a median is 1.25 sigma over the root of n, and an interquartile range 1.35 sigma), so that one
@@ -18,64 +23,85 @@ range is enough from 7 forwards on; what more forwards leave over stands for the
 no trial's own range shows.
 """
 
-_Pair = tuple[Row, Measurement]
 
+def noise(metric: Metric, one: Measurement, other: Measurement) -> float:
+    """The difference in a metric that says nothing, in its unit; 0 for an exact one.
 
-def latency_noise_ms(one: Measurement, other: Measurement) -> float:
-    """The difference in latency that says nothing, in ms.
-
-    It is the wider interquartile range times `LATENCY_NOISE_IQRS`, and no less than `TOLERANCE` of the lower latency:
-    by so much one and the same setting may move in a study whose machine passes for quiet.
+    It is the wider interquartile range times `NOISE_IQRS`, and no less than the metric's own tolerance: by so much one
+    and the same setting may move in a study whose machine passes for quiet.
     """
-    ranges = LATENCY_NOISE_IQRS * max(one.latency_iqr_ms, other.latency_iqr_ms)
-    return max(ranges, TOLERANCE * min(one.latency_ms, other.latency_ms))
+    if metric.interval != "quartiles":
+        return 0.0
+    ranges = [interval(metric, measurement.samples) for measurement in (one, other)]
+    widest = max((found.high - found.low for found in ranges if found is not None), default=0.0)
+    tolerance = metric.paired.tolerance if metric.paired is not None else 0.0
+    return max(NOISE_IQRS * widest, tolerance * min(one.metrics[metric.name], other.metrics[metric.name]))
 
 
-def no_dearer(one: Measurement, other: Measurement) -> bool:
-    """Whether a setting holds no more memory than the other, and takes no longer within the noise."""
-    noise = latency_noise_ms(one, other)
-    return one.memory_bytes <= other.memory_bytes and one.latency_ms <= other.latency_ms + noise
+def not_more_expensive(one: Measurement, other: Measurement, objectives: Sequence[Metric]) -> bool:
+    """Whether a setting costs no more than another, within the noise."""
+    return all(_cost(metric, one) <= _cost(metric, other) + noise(metric, one, other) for metric in _costs(objectives))
 
 
-def cheaper(one: Measurement, other: Measurement) -> bool:
-    """Whether a setting is no dearer than the other, and beyond the noise cheaper in memory or in latency."""
-    faster = one.latency_ms < other.latency_ms - latency_noise_ms(one, other)
-    return no_dearer(one, other) and (one.memory_bytes < other.memory_bytes or faster)
+def cheaper(one: Measurement, other: Measurement, objectives: Sequence[Metric]) -> bool:
+    """Whether a setting is not more expensive than another, and beyond the noise costs less in something."""
+    return not_more_expensive(one, other, objectives) and any(
+        _cost(metric, one) < _cost(metric, other) - noise(metric, one, other) for metric in _costs(objectives)
+    )
 
 
-def tie_in_snr(one: Measurement, other: Measurement) -> bool:
-    """Whether two settings cannot be told apart by SNR; False where fidelity is not meaningful or a probe alone."""
-    return one.fidelity_is_meaningful and other.fidelity_is_meaningful and tie(one.probes, other.probes)
+def tie(one: Measurement, other: Measurement, objectives: Sequence[Metric]) -> bool:
+    """Whether two settings cannot be distinguished by any objective that has a bootstrap interval.
+
+    False where there is no such objective, where it means nothing, and on a single sample.
+    """
+    uncertain = [metric for metric in objectives if metric.interval == "bootstrap"]
+    if any(metric.fidelity for metric in uncertain) and not (
+        one.fidelity_is_meaningful and other.fidelity_is_meaningful
+    ):
+        return False
+    return bool(uncertain) and not any(distinguishable(metric, one.samples, other.samples) for metric in uncertain)
 
 
-def ties(members: Sequence[Row]) -> dict[int, int]:
+def ties(members: Sequence[Row], objectives: Sequence[Metric]) -> dict[int, int]:
     """Which members of a front tie with a cheaper one: its number by theirs.
 
-    A member's entry is the cheapest (by memory, then latency) of those before it in that order that are no dearer and
-    tie with it in SNR. Of members that tie with each other one thus stays without an entry, and as many members as
-    have none are told apart.
+    A member's entry is the cheapest (by its costs, in the order of the objectives) of those before it in that order
+    that are not more expensive and tie with it. Of members that tie with each other one thus stays without an entry,
+    and as many members as have none are distinguishable.
     """
-    pairs = sorted(((row, row.measurement) for row in members if row.measurement), key=_cost)
+    pairs = measured(members, objectives)
+    by = compared(pairs, objectives)
+    pairs.sort(key=lambda pair: _order(pair, by))
     found = {}
     for index, (row, m) in enumerate(pairs):
         for before, other in pairs[:index]:
-            if no_dearer(other, m) and tie_in_snr(other, m):
+            if not_more_expensive(other, m, by) and tie(other, m, by):
                 found[row.number] = before.number
                 break
     return found
 
 
-def cheapest_of_tied(pick: _Pair, candidates: Sequence[_Pair]) -> tuple[_Pair, int]:
+def cheapest_of_tied(pick: Pair, candidates: Sequence[Pair], objectives: Sequence[Metric]) -> tuple[Pair, int]:
     """The candidate to prefer to a pick, the pick itself where none is cheaper, and how many tie at its cost or less.
 
-    The preferred one ties with the pick in SNR, is cheaper, and holds the least memory of those. The pick is counted.
+    The preferred one ties with the pick, is cheaper, and comes first of those by its costs in the order of the
+    objectives. The pick is counted.
     """
-    tied = [pair for pair in candidates if pair[0].number != pick[0].number and no_dearer(pair[1], pick[1])]
-    tied = [pair for pair in tied if tie_in_snr(pair[1], pick[1])]
-    better = [pair for pair in tied if cheaper(pair[1], pick[1])]
-    return min(better, key=_cost, default=pick), len(tied) + 1
+    others = [pair for pair in candidates if pair[0].number != pick[0].number]
+    tied = [p for p in others if not_more_expensive(p[1], pick[1], objectives) and tie(p[1], pick[1], objectives)]
+    better = [pair for pair in tied if cheaper(pair[1], pick[1], objectives)]
+    return min(better, key=lambda pair: _order(pair, objectives), default=pick), len(tied) + 1
 
 
-def _cost(pair: _Pair) -> tuple[int, float, int]:
+def _costs(objectives: Sequence[Metric]) -> list[Metric]:
+    return [metric for metric in objectives if metric.interval != "bootstrap"]
+
+
+def _cost(metric: Metric, measurement: Measurement) -> float:
+    return metric.sign * measurement.metrics[metric.name]
+
+
+def _order(pair: Pair, objectives: Sequence[Metric]) -> tuple[float, ...]:
     row, m = pair
-    return m.memory_bytes, m.latency_ms, row.number
+    return (*(_cost(metric, m) for metric in _costs(objectives)), row.number)

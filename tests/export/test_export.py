@@ -1,172 +1,238 @@
-import contextlib
+"""The folder of an exported setting, on made-up numbers for a real pipeline."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
 import json
-import logging
-import runpy
-import shutil
+from pathlib import Path
 
 import pytest
-from diffusers import BitsAndBytesConfig
-from hypothesis import given
-from lab.parity_cases import SPECS, int4_specs, int8_specs
+from fakes import FrozenDict, numbers, objectives, pipeline
+from report.studies import study
+from report.test_figures import several_samples
 
-from quantlab import Int8Spec, ReferenceSpec
-from quantlab.config import Device
+from quantlab.config import ModelConfig, Weights
+from quantlab.config.compose import compose
 from quantlab.errors import StudyError
-from quantlab.export.config_file import config_to_json, read_config
-from quantlab.export.verify import verify
-from quantlab.export.write import export
-from quantlab.intervals import snr_interval
-from quantlab.lab.forms import is_quantized
-from quantlab.lab.probes import load as load_probes
-from quantlab.lab.replay import replay
-from quantlab.models.load import resolve_device
-from quantlab.report import open_study
-from quantlab.study.front import front
+from quantlab.export import export, export_folder, read_configs, read_export
+from quantlab.metrics.intervals import interval
+from quantlab.metrics.registry import built_in
+from quantlab.outcomes import ErrorType, Failure, LargeSkipEntry, Measurement, NoiseFloor, Pruned
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
+from quantlab.study.rows import Row
+from quantlab.study.store import StudyStore
+from quantlab.study.study import Study
+from quantlab.study.winner import Winner
+from quantlab.tiny_sd3 import pipeline_folder
+
+NOTE = LargeSkipEntry("transformer", "attn", 8, 0.25, 2_500_000, 1_250_000, 8.0)
 
 
-@pytest.fixture
-def study(small_study, tmp_path):
-    shutil.copytree(small_study, tmp_path / "small")
-    return open_study("small", str(tmp_path))
+def model(**changes: object) -> ModelConfig:
+    config = compose("sweep", ["model=tiny_sd3"]).model
+    assert isinstance(config, ModelConfig)
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def read_only_study(small_study, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(small_study, folder / "small")
-    return open_study("small", str(folder))
+def measured(spec: PipelineSpec, threads: int | None = 2) -> Measurement:
+    m = several_samples(spec) if list(spec) == ["transformer"] else numbers(spec)
+    versions = FrozenDict({"torch": "2.0", "bitsandbytes": "0.50"})
+    provenance = FrozenDict({"device": "a device", "threads": threads, "versions": versions})
+    return dataclasses.replace(m, provenance=provenance, notes=(NOTE,))
 
 
-@contextlib.contextmanager
-def warnings_of_diffusers():
-    """Messages that diffusers logs inside, whatever its level is set to."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING)
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+def on_gpu(spec: PipelineSpec) -> Measurement:
+    return measured(spec, threads=None)
 
 
-def test_diffusers_complains_of_a_field_that_it_does_not_know():
-    with warnings_of_diffusers() as messages:
-        BitsAndBytesConfig.from_dict({"load_in_8bit": True, "no_such_field": 1})
-    assert any("Unused kwargs" in message for message in messages)
+def view(folder: Path, act: object = measured, **options: object) -> Study:
+    return study(folder / "s", act, **{"model": model(), **options})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
-def test_the_config_s_json_is_accepted_without_a_word(spec):
-    with warnings_of_diffusers() as messages:
-        BitsAndBytesConfig.from_dict(json.loads(config_to_json(spec.to_config())))
-    assert messages == []
+def row_of(study: Study, spec: QuantSpec) -> Row:
+    return next(row for row in study.rows if row.spec == pipeline(spec))
 
 
-@given(spec=int8_specs | int4_specs)
-def test_the_config_survives_its_json(spec):
-    loaded = BitsAndBytesConfig.from_dict(json.loads(config_to_json(spec.to_config())))
-    assert loaded.to_dict() == spec.to_config().to_dict()
-    assert loaded.quantization_method() == spec.to_config().quantization_method()
+def exported(study: Study, row: Row, **options: bool) -> Path:
+    return export(study, row, "it is a test", export_folder(study, row), **options)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', '{"load_in_8bit": true, "load_in_4bit": true}'])
-def test_a_file_that_is_no_config_is_an_error_that_names_it(tmp_path, text):
-    file = tmp_path / "quantization_config.json"
-    file.write_text(text)
-    with pytest.raises(StudyError, match=r"quantization_config\.json is no BitsAndBytesConfig"):
-        read_config(file)
+def imports(script: str) -> set[str]:
+    """The packages that a script imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(script)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return found
 
 
-def test_a_config_that_is_not_there_is_an_error_that_says_how_to_write_it(tmp_path):
-    with pytest.raises(StudyError, match="quantlab export study=NAME"):
-        read_config(tmp_path / "quantization_config.json")
+def test_the_folder_holds_the_config_of_its_row(tmp_path: Path) -> None:
+    one = view(tmp_path)
+    row = row_of(one, Int8Spec(3, ("attn",)))
+    folder = exported(one, row)
+    names = {"README.md", "export.json", "load.py", "quantization_config.json"}
+    assert {file.name for file in folder.iterdir()} == names
+    configs = read_configs(folder)
+    assert list(configs) == ["transformer"]
+    assert configs["transformer"].items() >= {"llm_int8_threshold": 3.0, "llm_int8_skip_modules": ["attn"]}.items()
+    read = read_export(folder)
+    assert (read.trial, read.name, read.spec) == (row.number, row.name, row.spec)
+    assert f"quantlab verify study=s trial={row.number}`" in (folder / "README.md").read_text()
 
 
-def test_the_winner_s_folder_holds_the_config_of_its_row(study):
-    winner = study.winner.row
-    folder = export(study, winner, "it is a test")
-    assert {file.name for file in folder.iterdir()} == {
-        "README.md",
-        "export.json",
-        "load.py",
-        "quantization_config.json",
-    }
-    assert read_config(folder / "quantization_config.json").to_dict() == winner.spec.to_config().to_dict()
-    chosen = {"number": winner.number, "key": winner.spec.key, "notes": study.notes}
-    assert json.loads((folder / "export.json").read_text()).items() >= chosen.items()
+def test_the_winner_and_a_trial_have_folders_of_their_own(tmp_path: Path) -> None:
+    one = view(tmp_path)
+    row = row_of(one, Int4Spec())
+    assert export_folder(one) == one.folder / "winner"
+    assert export_folder(one, row) == one.folder / f"trial-{row.number}"
 
 
-def test_the_readme_says_what_was_measured_on_what_and_why_it_won(study):
-    winner = study.winner.row
-    text = (export(study, winner, study.winner.reason) / "README.md").read_text()
-    m = winner.measurement
-    assert winner.spec.key in text
-    assert study.winner.reason in text
-    assert f"| prediction SNR, dB (100: identical) | {m.snr_db:.4g} |" in text
-    interval = snr_interval(m.probes)
-    assert f"| 95 % interval of the SNR, dB | {interval.low:.4g} to {interval.high:.4g} | 100 to 100 |" in text
-    assert f"{m.layers_quantized} linear layers quantized" in text.replace("\n", " ")
-    assert study.identity["device"] in text
-    assert f"torch {m.provenance['versions']['torch']}" in text
+def test_a_setting_that_is_exported_again_replaces_the_files(tmp_path: Path) -> None:
+    one = view(tmp_path)
+    folder = export(one, row_of(one, Int8Spec(3)), "it is a test", export_folder(one))
+    export(one, row_of(one, Int4Spec()), "it is a test", folder)
+    assert read_export(folder).spec == pipeline(Int4Spec())
+    assert len(list(folder.iterdir())) == 4  # no scratch file is left
 
 
-def test_cpu_offload_is_written_where_it_is_asked_for(study):
-    winner = study.winner.row
-    file = export(study, winner, "it is a test") / "quantization_config.json"
-    assert read_config(file).llm_int8_enable_fp32_cpu_offload is False
-    export(study, winner, "it is a test", fp32_cpu_offload=True)
-    assert read_config(file).llm_int8_enable_fp32_cpu_offload is True
+def test_the_record_has_each_metric_with_its_interval(tmp_path: Path) -> None:
+    figures = FrozenDict({"run twice": 100.0, "float32": 56.8, "bfloat16": None})
+
+    def fill(store: StudyStore) -> None:
+        store.record_noise_floor(NoiseFloor(figures, FrozenDict({"bfloat16": "streamed"})))
+        store.record_held_out(pipeline(Int4Spec()), measured(pipeline(Int4Spec())))
+
+    one = view(tmp_path, fill=fill)
+    row = row_of(one, Int4Spec())
+    record = json.loads((exported(one, row) / "export.json").read_text())
+    known = interval(built_in()["snr_db"], row.measurement.samples)  # type: ignore[union-attr]
+    value = row.measurement.metrics["snr_db"]  # type: ignore[union-attr]
+    assert known is not None
+    assert record["metrics"]["snr_db"] == {"value": value, "low": known.low, "high": known.high}
+    assert record["metrics"]["memory_bytes"]["low"] is None
+    assert set(record["metrics"]) == {metric.name for metric in one.metrics}
+    assert record["held_out"] == record["metrics"]
+    assert record["noise_floor_db"] == dict(figures)
+    assert (record["study"], record["reason"], record["notes"]) == ("s", "it is a test", [])
 
 
-def test_the_reference_has_nothing_to_export(study):
-    row = next(row for row in study.rows if isinstance(row.spec, ReferenceSpec))
-    with pytest.raises(StudyError, match="no config to export"):
-        export(study, row, "it is a test")
+def test_the_readme_says_what_was_measured_on_what_and_why_it_won(tmp_path: Path) -> None:
+    from quantlab.report.text import reason_line
+
+    one = view(tmp_path)
+    assert isinstance(one.winner, Winner)
+    row, reason = one.winner.row, reason_line(one.winner, one.objectives)
+    text = (export(one, row, reason, export_folder(one)) / "README.md").read_text()
+    m = row.measurement
+    assert m is not None
+    known = interval(built_in()["snr_db"], m.samples)
+    assert known is not None
+    assert text.startswith(f"# s: {row.name}\n")
+    assert f"Trial {row.number} was chosen because {reason}." in text
+    assert f"| prediction SNR | {m.metrics['snr_db']:.2f} dB | 100.00 dB (identical) |" in text
+    assert f"| prediction SNR: 95 % interval | {known.low:.2f} dB to {known.high:.2f} dB |" in text
+    assert f"| weight memory | {m.metrics['memory_bytes'] / 1e3:.0f} kB | 10 MB |" in text
+    assert "3 linear layers quantized, 1 kept in high precision" in text
+    assert "Measured on a device" in text
+    assert "quantlab verify study=s`" in text
+    assert "torch 2.0, bitsandbytes 0.50" in text
+    assert f"`{row.spec.key}`" in text
+    assert "Note: skip entry 'attn' keeps 8 layers of transformer" in text
+    assert "Not confirmed on held-out prompts: evaluation.held_out=0." in text
 
 
-@pytest.mark.parametrize("method", ["llm_int8", "bnb_4bit"])
-def test_the_snippet_loads_a_pipeline_whose_component_gives_the_measured_outputs(study, method):
-    row = next(row for row in study.rows if row.measurement and row.spec.method == method)
-    folder = export(study, row, "it is a test")
-    assert len((folder / "load.py").read_text().splitlines()) <= 20
-    component = runpy.run_path(str(folder / "load.py"))["pipe"].transformer.eval()
-    assert sum(map(is_quantized, component.modules())) == row.measurement.layers_quantized > 0
-    device = resolve_device(Device.cpu)
-    result = replay(component, load_probes(study.folder / "probes.safetensors", device), device)
-    assert result.output_sha256 == row.measurement.output_sha256
+def test_the_readme_has_the_metrics_that_were_measured_and_no_others(tmp_path: Path) -> None:
+    chosen = objectives("memory_bytes", "latency_ms")
+    one = view(tmp_path, objectives=chosen, metrics=chosen)
+    text = (exported(one, row_of(one, Int4Spec())) / "README.md").read_text()
+    cells = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert cells[1:] == ["weight memory", "latency of one forward", "latency of one forward: quartiles"]
 
 
-def test_every_member_of_the_front_is_verified(read_only_study):
-    members = front(read_only_study.rows)
-    assert len(members) > 1
-    for row in members:
-        config = row.spec.to_config()
-        through_file = None if config is None else BitsAndBytesConfig.from_dict(json.loads(config_to_json(config)))
-        proof = verify(read_only_study, row, through_file, Device.cpu)
-        assert proof.equal, row.spec.key
-        assert proof.snr_db == pytest.approx(row.measurement.snr_db)
+def test_cpu_offload_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    one = view(tmp_path)
+    row = row_of(one, Int8Spec(3))
+    assert read_configs(exported(one, row))["transformer"]["llm_int8_enable_fp32_cpu_offload"] is False
+    folder = exported(one, row, fp32_cpu_offload=True)
+    assert read_configs(folder)["transformer"]["llm_int8_enable_fp32_cpu_offload"] is True
 
 
-def test_another_threshold_is_not_verified(read_only_study):
-    row = next(row for row in read_only_study.rows if row.spec == Int8Spec(6))
-    config = row.spec.to_config()
-    config.llm_int8_threshold = 3.0
-    proof = verify(read_only_study, row, config, Device.cpu)
-    assert not proof.equal
-    assert proof.snr_db != pytest.approx(row.measurement.snr_db)
+def test_what_has_no_measurement_or_no_config_is_not_exported(tmp_path: Path) -> None:
+    broken, slow = pipeline(Int8Spec(3)), pipeline(Int4Spec("fp4", skip=("attn",)))
+
+    def act(spec: PipelineSpec) -> Measurement | Failure | Pruned:
+        if spec == broken:
+            return Failure(spec, ErrorType.out_of_memory, "8 GB needed")
+        return Pruned(1, 0.99, 16, measured(spec)) if spec == slow else measured(spec)
+
+    one = view(tmp_path, act)
+    reference = next(row for row in one.rows if row.spec.is_reference)
+    for row, message in (
+        (reference, "is the unquantized reference, which has no configuration"),
+        (row_of(one, Int8Spec(3)), "failed, out of memory: 8 GB needed; it cannot be exported"),
+        (row_of(one, Int4Spec("fp4", skip=("attn",))), "was pruned before it was measured in full"),
+    ):
+        with pytest.raises(StudyError, match=f"trial={row.number} {message}"):
+            exported(one, row)
+        assert not export_folder(one, row).exists()
 
 
-def test_the_reference_is_not_taken_for_a_quantized_row(read_only_study):
-    row = next(row for row in read_only_study.rows if row.spec == Int8Spec(6))
-    assert not verify(read_only_study, row, None, Device.cpu).equal
+def test_no_exported_file_imports_quantlab(tmp_path: Path) -> None:
+    for name, act in (("cpu", measured), ("gpu", on_gpu)):
+        one = view(tmp_path / name, act)
+        script = (exported(one, row_of(one, Int4Spec())) / "load.py").read_text()
+        assert "torch" in imports(script)
+        assert "quantlab" not in imports(script)
 
 
-def test_what_was_measured_elsewhere_is_not_verified_here(study):
-    study.identity["device"] = "another GPU"
-    with pytest.raises(StudyError, match="measured with device 'another GPU'"):
-        verify(study, study.winner.row, study.winner.row.spec.to_config(), Device.cpu)
+def test_what_a_cpu_needs_is_in_the_script_of_a_study_on_a_cpu_alone(tmp_path: Path) -> None:
+    cpu, gpu = view(tmp_path / "cpu"), view(tmp_path / "gpu", on_gpu)
+    with_help = (exported(cpu, row_of(cpu, Int4Spec())) / "load.py").read_text()
+    without = (exported(gpu, row_of(gpu, Int4Spec())) / "load.py").read_text()
+    assert "with bitsandbytes_without_gpu():" in with_help
+    assert "bitsandbytes_without_gpu" not in without
+    assert without.rstrip().endswith("pipe.to('cuda')")
+    assert len(without.splitlines()) <= 25
+
+
+def test_the_script_loads_an_embedded_pipeline_from_its_folder(tmp_path: Path) -> None:
+    one = view(tmp_path, on_gpu)
+    script = (exported(one, row_of(one, Int4Spec())) / "load.py").read_text()
+    assert f"source = {str(pipeline_folder().resolve())!r}" in script
+
+
+def test_the_script_loads_each_quantized_component_and_the_class_that_the_pipeline_s_index_names(
+    tmp_path: Path,
+) -> None:
+    two = model(components=["transformer", "text_encoder"])
+    spec = PipelineSpec({"transformer": Int4Spec(), "text_encoder": Int8Spec()})
+    one = view(tmp_path, on_gpu, model=two, specs=[spec])
+    folder = exported(one, next(row for row in one.rows if row.spec == spec))
+    script = (folder / "load.py").read_text()
+    assert sorted(read_configs(folder)) == ["text_encoder", "transformer"]
+    assert "transformers.BitsAndBytesConfig.from_dict(configs['text_encoder'])" in script
+    assert " BitsAndBytesConfig.from_dict(configs['transformer'])" in script.replace("=", " ")
+    last = script[script.index("pipe = StableDiffusion3Pipeline.from_pretrained(") :]
+    assert "text_encoder=text_encoder" in last
+    assert "transformer=transformer" in last
+    assert imports(script) == {"json", "pathlib", "torch", "transformers", "diffusers"}
+
+
+def test_random_weights_are_said_to_be_and_loaded_from_the_repository(tmp_path: Path) -> None:
+    def meaningless(spec: PipelineSpec) -> Measurement:
+        return dataclasses.replace(on_gpu(spec), fidelity_is_meaningful=False)
+
+    random = model(weights=Weights.random, embedded=None, repo="owner/name", revision="v1")
+    one = view(tmp_path, meaningless, model=random)
+    folder = exported(one, row_of(one, Int4Spec()))
+    script, text = (folder / "load.py").read_text(), (folder / "README.md").read_text()
+    assert "fidelity: not meaningful: random weights" in script.splitlines()[0]
+    assert "source = 'owner/name'" in script
+    assert "SD3Transformer2DModel.from_pretrained(" in script
+    assert "revision='v1'" in script
+    assert "**Note: Fidelity is not meaningful: random weights.**" in text
+    assert "prediction SNR (not meaningful: random weights)" in text
+    assert "snr_db" not in json.loads((folder / "export.json").read_text())["metrics"]

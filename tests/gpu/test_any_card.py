@@ -9,16 +9,16 @@ from lab.parity_cases import SPECS, documented, in_memory, save_medium_sd3, spec
 
 from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
 from quantlab.cli import sweep
-from quantlab.compose import compose
+from quantlab.config.compose import compose
 from quantlab.errors import OutOfMemoryError
 from quantlab.lab.memory import device_memory, held_bytes
 from quantlab.lab.replay import WARMUP_MOST
-from quantlab.models.random import on_disk
+from quantlab.pipelines.random import on_disk
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 CUDA = torch.device("cuda", 0)
-SMALL_SCORE = ("score.prompts=1", "score.timesteps=2", "score.images=0")
+SMALL_SCORE = ("evaluation.prompts=1", "evaluation.timesteps=2", "evaluation.images=0")
 RUNNING = [spec for spec in SPECS if not getattr(spec, "has_fp16_weight", False)]
 
 
@@ -45,7 +45,7 @@ def open_medium(folder, *overrides):
     return Lab.open("tiny_sd3", f"model.path={folder}", *SMALL_SCORE, *overrides, device="cuda")
 
 
-@pytest.mark.parametrize("bank_gb", [0, 0.006])
+@pytest.mark.parametrize("layer_cache_gb", [0, 0.006])
 @settings(
     max_examples=4,
     deadline=None,
@@ -57,63 +57,63 @@ def open_medium(folder, *overrides):
     ],
 )
 @given(specs=spec_sequences.filter(lambda specs: not any(getattr(s, "has_fp16_weight", False) for s in specs)))
-def test_within_any_byte_budget_any_sequence_measures_like_fresh_loads(medium_folder, bank_gb, specs):
-    with open_medium(medium_folder, f"lab.bank_gb={bank_gb}") as lab:
+def test_within_any_byte_budget_any_sequence_measures_like_fresh_loads(medium_folder, layer_cache_gb, specs):
+    with open_medium(medium_folder, f"lab.layer_cache_gb={layer_cache_gb}") as lab:
         for spec in (*specs, ReferenceSpec(), specs[0]):
             assert in_memory(lab, spec) == documented(lab, spec), spec.key
 
 
 def test_streaming_equals_from_pretrained_bit_for_bit_and_holds_as_much(medium_folder, own_cache):
-    with open_medium(medium_folder, "lab.residency=stream", "lab.bank_gb=0") as lab:
+    with open_medium(medium_folder, "lab.placement=stream", "lab.layer_cache_gb=0") as lab:
         for spec in (ReferenceSpec(), *RUNNING, ReferenceSpec()):
             assert in_memory(lab, spec) == documented(lab, spec), spec.key
 
 
 @pytest.mark.parametrize("weights", ["checkpoint", "random"])
-def test_an_offloaded_reference_gives_the_probe_set_of_a_resident_one(medium_folder, tmp_path, monkeypatch, weights):
+def test_an_offloaded_reference_gives_the_sample_set_of_a_resident_one(medium_folder, tmp_path, monkeypatch, weights):
     found = {}
-    for residency in ("resident", "stream"):
-        monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / residency))
-        with open_medium(medium_folder, f"model.weights={weights}", f"lab.residency={residency}") as lab:
+    for placement in ("resident", "stream"):
+        monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / placement))
+        with open_medium(medium_folder, f"model.weights={weights}", f"lab.placement={placement}") as lab:
             nf4 = lab.measure(Int4Spec())
-            found[residency] = lab.probe_set.fingerprint, lab.fingerprint, nf4.output_sha256, nf4.memory_bytes
+            found[placement] = lab.sample_set.fingerprint, lab.fingerprint, nf4.output_sha256, nf4.memory_bytes
     assert found["resident"] == found["stream"]
 
 
 def test_a_streamed_reference_holds_its_linear_weights_on_the_host(medium_folder, own_cache):
     held = {}
-    for residency in ("resident", "stream"):
+    for placement in ("resident", "stream"):
         before = allocated()
-        with open_medium(medium_folder, f"lab.residency={residency}") as lab:
-            held[residency] = allocated() - before
+        with open_medium(medium_folder, f"lab.placement={placement}") as lab:
+            held[placement] = allocated() - before
             linear = lab.linear_bytes
     assert held["resident"] - held["stream"] == pytest.approx(linear, rel=0.002)
 
 
-def test_a_lab_that_has_its_probe_set_holds_the_component_and_the_probes_only(medium_folder, own_cache):
+def test_a_lab_that_has_its_sample_set_holds_the_component_and_the_samples_only(medium_folder, own_cache):
     before = allocated()
     with open_medium(medium_folder) as lab:
-        probes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(lab.probe_set)}
-        expected = held_bytes(lab.component) + sum(probes.values())
+        samples = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(lab.sample_set)}
+        expected = held_bytes(lab.component) + sum(samples.values())
         assert allocated() - before == pytest.approx(expected, rel=0.002)
 
 
-def tensors_of(probe_set):
-    for probe in probe_set.probes:
-        yield probe.output
-        yield from (value for value in probe.inputs.values() if isinstance(value, torch.Tensor))
+def tensors_of(sample_set):
+    for sample in sample_set.samples:
+        yield sample.output
+        yield from (value for value in sample.inputs.values() if isinstance(value, torch.Tensor))
 
 
-@pytest.mark.parametrize("residency", ["resident", "stream"])
-def test_after_a_study_the_device_holds_what_it_held_before(medium_folder, tmp_path, own_cache, residency):
+@pytest.mark.parametrize("placement", ["resident", "stream"])
+def test_after_a_study_the_device_holds_what_it_held_before(medium_folder, tmp_path, own_cache, placement):
     def study(name):
         overrides = [
             f"results_dir={tmp_path}",
             f"study={name}",
             f"model.path={medium_folder}",
-            f"lab.residency={residency}",
+            f"lab.placement={placement}",
             "device=cuda",
-            "score=quick",
+            "evaluation=quick",
             "space.llm_int8_threshold=[0,6]",
             "space.bnb_4bit_compute_dtype=[float16]",
             "space.skip=[none]",
@@ -136,19 +136,19 @@ def test_random_weights_measure_like_the_same_weights_loaded_from_disk(dtype, ow
 
 
 def test_a_full_size_model_needs_no_download(own_cache):
-    overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1")
+    overrides = ("model.weights=random", "evaluation.prompts=1", "evaluation.timesteps=1")
     with Lab.open("sd3", *overrides, device="cuda") as lab:
         rows = [lab.measure(spec) for spec in (ReferenceSpec(), Int8Spec(6), Int4Spec(double_quant=True))]
         assert [round(row.memory_bytes / 1e9, 2) for row in rows] == [4.17, 2.15, 1.16]
         assert not any(row.fidelity_is_meaningful for row in rows)
-        assert lab.probe_set.probes[0].inputs["hidden_states"].shape == (2, 16, 128, 128)
-        assert lab.probe_set.probes[0].inputs["encoder_hidden_states"].shape == (2, 333, 4096)
+        assert lab.sample_set.samples[0].inputs["hidden_states"].shape == (2, 16, 128, 128)
+        assert lab.sample_set.samples[0].inputs["encoder_hidden_states"].shape == (2, 333, 4096)
 
 
 def test_the_peak_of_a_full_size_model_is_that_of_a_documented_load(own_cache):
-    from quantlab.models.load import component_class, load_component
+    from quantlab.pipelines.load import component_class, load_component
 
-    with Lab.open("sd3", "model.weights=random", "score.prompts=1", "score.timesteps=1", device="cuda") as lab:
+    with Lab.open("sd3", "model.weights=random", "evaluation.prompts=1", "evaluation.timesteps=1", device="cuda") as lab:
         for spec in (Int8Spec(6), Int4Spec()):
             row = lab.measure(spec)
             lab.measure(ReferenceSpec())
@@ -157,10 +157,10 @@ def test_the_peak_of_a_full_size_model_is_that_of_a_documented_load(own_cache):
                 before = torch.cuda.memory_allocated(CUDA)
                 component = load_component(model, component_class(model), spec.to_config(), CUDA)
             with torch.no_grad():
-                component(**lab.probe_set.probes[0].inputs)
+                component(**lab.sample_set.samples[0].inputs)
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats(CUDA)
-                component(**lab.probe_set.probes[0].inputs)
+                component(**lab.sample_set.samples[0].inputs)
             torch.cuda.synchronize()
             assert row.memory_bytes == held_bytes(component)
             assert row.peak_memory_bytes == pytest.approx(torch.cuda.max_memory_allocated(CUDA) - before, rel=0.02)
@@ -168,9 +168,9 @@ def test_the_peak_of_a_full_size_model_is_that_of_a_documented_load(own_cache):
 
 
 def test_forms_of_other_settings_never_cost_a_setting_its_memory(own_cache):
-    """Reference and bank together exceed the limit; each setting alone does not."""
-    overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1", "lab.bank_gb=100", "lab.limit_gb=8.2")
-    with Lab.open("sd3", *overrides, "lab.residency=resident", device="cuda") as lab:
+    """Reference and layer_cache together exceed the limit; each setting alone does not."""
+    overrides = ("model.weights=random", "evaluation.prompts=1", "evaluation.timesteps=1", "lab.layer_cache_gb=100", "lab.limit_gb=8.2")
+    with Lab.open("sd3", *overrides, "lab.placement=resident", device="cuda") as lab:
         specs = (Int8Spec(6), Int4Spec(), Int4Spec("fp4"), Int4Spec("fp4", double_quant=True), Int8Spec(6))
         rows = [lab.measure(spec) for spec in specs]
         assert rows[0].output_sha256 == rows[-1].output_sha256
@@ -186,9 +186,9 @@ def test_a_card_too_small_for_any_setting_is_told_at_once_with_what_it_needs_and
 
 def test_auto_decides_from_the_sizes_and_says_so(own_cache):
     for limit, decided in ((9, "resident: 4.2 GB of weights"), (7, "stream: 4.2 GB of weights")):
-        overrides = ("model.weights=random", "score.prompts=1", "score.timesteps=1", f"lab.limit_gb={limit}")
+        overrides = ("model.weights=random", "evaluation.prompts=1", "evaluation.timesteps=1", f"lab.limit_gb={limit}")
         with Lab.open("sd3", *overrides, device="cuda") as lab:
-            assert lab.residency.startswith(decided)
+            assert lab.placement.startswith(decided)
             assert lab.measure(Int4Spec()).output_sha256
 
 

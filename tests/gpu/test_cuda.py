@@ -12,10 +12,10 @@ from lab.parity_cases import SEQUENCES, SKIPS, SPECS, documented, in_memory, sav
 from quantlab import Failure, Int4Spec, Int8Spec, Lab, ReferenceSpec
 from quantlab.cli import sweep
 from quantlab.cli import verify as verify_command
-from quantlab.compose import compose
+from quantlab.config.compose import compose
 from quantlab.errors import MeasurementError, OutOfMemoryError
 from quantlab.lab.replay import replay
-from quantlab.models.load import load_component
+from quantlab.pipelines.load import load_component
 from quantlab.report import open_study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -52,13 +52,13 @@ def medium_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny():
-    with Lab.open("tiny_sd3_outliers", "score.prompts=1", "score.timesteps=2", device="cuda") as lab:
+    with Lab.open("tiny_sd3_outliers", "evaluation.prompts=1", "evaluation.timesteps=2", device="cuda") as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def medium(medium_folder):
-    overrides = (f"model.path={medium_folder}", "score.prompts=1", "score.timesteps=2")
+    overrides = (f"model.path={medium_folder}", "evaluation.prompts=1", "evaluation.timesteps=2")
     with Lab.open("tiny_sd3", *overrides, device="cuda") as lab:
         yield lab
 
@@ -96,7 +96,7 @@ def test_parity_holds_in_other_dtypes(dtype):
         Int4Spec(compute_dtype=dtype),
         Int4Spec("fp4", double_quant=True, compute_dtype="float16", skip=SKIPS[2]),
     )
-    overrides = (f"model.dtype={dtype}", "score.prompts=1", "score.timesteps=1")
+    overrides = (f"model.dtype={dtype}", "evaluation.prompts=1", "evaluation.timesteps=1")
     with Lab.open("tiny_sd3", *overrides, device="cuda") as lab:
         for spec in specs:
             assert in_memory(lab, spec) == documented(lab, spec), spec.key
@@ -129,7 +129,7 @@ def test_a_weight_is_quantized_before_its_first_forward(tiny):
 
 def test_a_closed_lab_gives_its_memory_back(medium_folder):
     def use():
-        with Lab.open("tiny_sd3", f"model.path={medium_folder}", "score=quick", device="cuda") as lab:
+        with Lab.open("tiny_sd3", f"model.path={medium_folder}", "evaluation=quick", device="cuda") as lab:
             for spec in (ReferenceSpec(), Int8Spec(6), Int8Spec(0), Int4Spec(double_quant=True)):
                 lab.measure(spec)
             return torch.cuda.memory_allocated(CUDA)
@@ -149,10 +149,10 @@ def test_the_peak_is_that_of_a_documented_load(medium, spec):
     before = allocated()
     component = load_component(medium.model, type(medium.component), spec.to_config(), CUDA)
     with torch.no_grad():
-        component(**medium.probe_set.probes[0].inputs)
+        component(**medium.sample_set.samples[0].inputs)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats(CUDA)
-        component(**medium.probe_set.probes[0].inputs)
+        component(**medium.sample_set.samples[0].inputs)
     torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated(CUDA) - before
     assert row.peak_memory_source == "CUDA caching allocator"
@@ -176,7 +176,7 @@ def fill_the_device():
 
 
 def test_the_lab_is_whole_after_memory_ran_out(medium_folder):
-    overrides = (f"model.path={medium_folder}", "score.prompts=1", "score.timesteps=1")
+    overrides = (f"model.path={medium_folder}", "evaluation.prompts=1", "evaluation.timesteps=1")
     with Lab.open("tiny_sd3", *overrides, device="cuda") as lab:
         reference, nf4 = lab.measure(ReferenceSpec()), lab.measure(Int4Spec())
         held = fill_the_device()
@@ -213,7 +213,7 @@ def small_sweep(results, name):
         f"results_dir={results}",
         f"study={name}",
         "device=cuda",
-        "score=quick",
+        "evaluation=quick",
         "space.llm_int8_threshold=[0,6]",
         "space.bnb_4bit_compute_dtype=[float16]",
         "space.skip=[none,proj_out]",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from diffusers import SD3Transformer2DModel
 from hypothesis import strategies as st
 
-from quantlab import Int4Spec, Int8Spec, Lab, QuantSpec
-from quantlab.lab.memory import held_bytes
+from quantlab import Int4Spec, Int8Spec, Lab, PipelineSpec, QuantSpec
+from quantlab.config import ModelConfig
 from quantlab.lab.replay import replay
-from quantlab.models.load import load_component
-from quantlab.tiny_sd3.architecture import LATENT_CHANNELS, T5_WIDTH, save, untrained_pipeline
+from quantlab.metrics.memory import weight_bytes
+from quantlab.pipelines.load import load_component
+from training.tiny_sd3.architecture import LATENT_CHANNELS, T5_WIDTH, save, untrained_pipeline
+
+ONE_SAMPLE = ("evaluation.prompts=1", "evaluation.timesteps=1", "evaluation.images=0")
 
 SKIPS = ((), ("proj_out",), ("attn", "norm_out"), ("transformer_blocks.0", "transformer_blocks.1.ff.net.2"))
 
@@ -55,17 +59,38 @@ int4_specs = st.builds(
 spec_sequences = st.lists(int8_specs | int4_specs, min_size=2, max_size=4)
 
 
-def documented(lab: Lab, spec: QuantSpec) -> tuple[str, int]:
-    """Digest of the outputs on the lab's probes and the bytes held, of ``from_pretrained(quantization_config=...)``."""
-    component = load_component(lab.model, type(lab.component), spec.to_config(), lab.device)
-    result = replay(component, lab.probe_set, lab.device)
-    return result.output_sha256, held_bytes(component)
+_DOCUMENTED: dict[tuple[str, str, str, str], tuple[str, int]] = {}
 
 
-def in_memory(lab: Lab, spec: QuantSpec) -> tuple[str, int]:
-    """The same of the lab's component."""
+def transformer(lab: Lab) -> Any:
+    """The transformer as it is now."""
+    return lab.layer_caches["transformer"].component
+
+
+def documented(lab: Lab, spec: QuantSpec | PipelineSpec, model: ModelConfig | None = None) -> tuple[str, int]:
+    """Digest of the outputs on the lab's samples and the bytes held, of ``from_pretrained(quantization_config=...)``.
+
+    ``model``: what is loaded; the lab's by default.
+    """
+    model = model or lab.model
+    whole = spec if isinstance(spec, PipelineSpec) else PipelineSpec.everywhere(spec, model.components)
+    components = {name: load_component(model, name, one.to_config(), lab.device) for name, one in whole.items()}
+    result = replay(components, lab.sample_set, lab.device)
+    return result.output_sha256, weight_bytes(components.values())
+
+
+def documented_once(lab: Lab, spec: QuantSpec) -> tuple[str, int]:
+    """The same, loaded once for each model and sample set."""
+    key = lab.source.fingerprint, lab.sample_set.fingerprint, lab.model.dtype.value, spec.key
+    if key not in _DOCUMENTED:
+        _DOCUMENTED[key] = documented(lab, spec)
+    return _DOCUMENTED[key]
+
+
+def in_memory(lab: Lab, spec: QuantSpec | PipelineSpec) -> tuple[str, int]:
+    """The same of the lab's components."""
     measurement = lab.measure(spec)
-    return measurement.output_sha256, measurement.memory_bytes
+    return measurement.output_sha256, int(measurement.memory_bytes)
 
 
 def save_medium_sd3(folder: Path) -> None:

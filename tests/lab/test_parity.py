@@ -4,29 +4,14 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from hypothesis import given, settings
-from lab.parity_cases import SEQUENCES, SKIPS, SPECS, documented, in_memory, spec_sequences
+from lab.parity_cases import ONE_SAMPLE, SEQUENCES, SKIPS, SPECS, documented, documented_once, in_memory, spec_sequences
 
 from quantlab import Int4Spec, Int8Spec, Lab, ReferenceSpec
+from quantlab.bnb.cpu import bitsandbytes_on_cpu
+from quantlab.bnb.layers import is_quantized
 from quantlab.errors import OutOfMemoryError
-from quantlab.lab.bank import Bank
-from quantlab.lab.forms import is_quantized
-from quantlab.lab.memory import held_bytes
-from quantlab.models.cpu import bitsandbytes_on_cpu
-
-_DOCUMENTED: dict[tuple[int, str], tuple[str, int]] = {}
-
-
-def documented_once(lab, spec):
-    key = id(lab), spec.key
-    if key not in _DOCUMENTED:
-        _DOCUMENTED[key] = documented(lab, spec)
-    return _DOCUMENTED[key]
-
-
-@pytest.fixture(scope="module")
-def one_probe_lab():
-    with Lab.open("tiny_sd3_outliers", "score.prompts=1", "score.timesteps=1", device="cpu") as lab:
-        yield lab
+from quantlab.lab.layer_cache import LayerCache
+from quantlab.metrics.memory import weight_bytes
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
@@ -35,17 +20,19 @@ def test_in_memory_equals_from_pretrained_bit_for_bit(lab, spec):
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_retuning_leaves_no_trace_of_the_setting_before(one_probe_lab, name):
+def test_retuning_leaves_no_trace_of_the_setting_before(one_sample_outliers_lab, name):
     for spec in SEQUENCES[name]:
-        assert in_memory(one_probe_lab, spec) == documented_once(one_probe_lab, spec), spec.key
+        assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
 
 
 @settings(max_examples=6, deadline=None)
 @given(specs=spec_sequences)
-def test_any_sequence_of_settings_measures_like_fresh_loads(one_probe_lab, specs):
+def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, specs):
     for spec in specs:
-        assert in_memory(one_probe_lab, spec) == documented_once(one_probe_lab, spec), spec.key
-    assert one_probe_lab.measure(ReferenceSpec()).output_sha256 == documented_once(one_probe_lab, ReferenceSpec())[0]
+        assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
+    assert in_memory(one_sample_outliers_lab, ReferenceSpec()) == documented_once(
+        one_sample_outliers_lab, ReferenceSpec()
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -60,22 +47,21 @@ def test_parity_holds_in_other_dtypes(dtype):
         Int4Spec(compute_dtype="float32"),
         Int4Spec(compute_dtype="bfloat16", quant_storage="bfloat16"),
     )
-    overrides = (f"model.dtype={dtype}", "score.prompts=1", "score.timesteps=1")
-    with Lab.open("tiny_sd3", *overrides, device="cpu") as lab:
+    with Lab.open("tiny_sd3", f"model.dtype={dtype}", *ONE_SAMPLE, device="cpu") as lab:
         for spec in specs:
             assert in_memory(lab, spec) == documented(lab, spec), spec.key
 
 
-def test_a_failed_setting_leaves_the_next_one_as_from_pretrained_gives_it(one_probe_lab, monkeypatch):
+def test_a_failed_setting_leaves_the_next_one_as_from_pretrained_gives_it(one_sample_lab, monkeypatch):
     def out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     spec = Int4Spec(skip=("proj_out",))
     with monkeypatch.context() as patch:
-        patch.setattr("quantlab.lab.lab.replay", out_of_memory)
+        patch.setattr("quantlab.lab.evaluate.replay", out_of_memory)
         with pytest.raises(OutOfMemoryError):
-            one_probe_lab.measure(spec)
-    assert in_memory(one_probe_lab, spec) == documented_once(one_probe_lab, spec)
+            one_sample_lab.measure(spec)
+    assert in_memory(one_sample_lab, spec) == documented_once(one_sample_lab, spec)
 
 
 @pytest.mark.parametrize("spec", [Int8Spec(6), Int4Spec(), Int4Spec(skip=("attn1",))], ids=lambda spec: spec.key)
@@ -94,8 +80,8 @@ def test_layers_that_a_model_keeps_in_float32_are_kept_as_from_pretrained_keeps_
         cross_attn_norm=True,
     ).half().save_pretrained(tmp_path)
     reference = WanTransformer3DModel.from_pretrained(tmp_path, dtype=torch.float16).eval()
-    bank = Bank(reference, torch.device("cpu"))
-    resolution = bank.assemble(spec)
+    layer_cache = LayerCache(reference, torch.device("cpu"))
+    resolution = layer_cache.assemble(spec)
     with bitsandbytes_on_cpu():
         loaded = WanTransformer3DModel.from_pretrained(
             tmp_path, dtype=torch.float16, quantization_config=spec.to_config()
@@ -110,4 +96,4 @@ def test_layers_that_a_model_keeps_in_float32_are_kept_as_from_pretrained_keeps_
     }
     with torch.no_grad():
         assert torch.equal(reference(**inputs)[0], loaded(**inputs)[0])
-    assert held_bytes(reference) == held_bytes(loaded)
+    assert weight_bytes([reference]) == weight_bytes([loaded])

@@ -1,5 +1,7 @@
 """What the reference gave is kept; it is made again only where something that it depends on has changed."""
 
+import contextlib
+import dataclasses
 import shutil
 
 import numpy as np
@@ -7,13 +9,15 @@ import pytest
 import torch
 
 from quantlab import Int8Spec, Lab, ReferenceSpec
-from quantlab.lab import probes
-from quantlab.lab import reference as references
+from quantlab.config.prompts import image_requests
+from quantlab.lab import opening, samples
+from quantlab.lab.images import generated
 from quantlab.lab.provenance import provenance
-from quantlab.models.load import load_pipeline, text_encoders
+from quantlab.pipelines import checkpoint
+from quantlab.pipelines.load import load_pipeline, text_encoders
 
 CPU = torch.device("cpu")
-QUICK = ("score.prompts=1", "score.timesteps=1", "score.images=1", "model.call.num_inference_steps=2")
+QUICK = ("evaluation.prompts=1", "evaluation.timesteps=1", "evaluation.images=1", "model.call.num_inference_steps=2")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OWN = "a green square above a red circle on white"
 
@@ -52,12 +56,12 @@ def nothing_recorded(monkeypatch):
     def fail(*args, **kwargs):
         raise RecordedError
 
-    def without_encoders(model, component=None, without=()):
+    def without_encoders(model, components=None, without=()):
         assert set(without) == set(ENCODERS)
-        return load_pipeline(model, component, without)
+        return load_pipeline(model, components, without)
 
-    monkeypatch.setattr(probes, "record", fail)
-    monkeypatch.setattr(references, "load_pipeline", without_encoders)
+    monkeypatch.setattr(samples, "record", fail)
+    monkeypatch.setattr(checkpoint, "load_pipeline", without_encoders)
 
 
 @pytest.fixture
@@ -67,31 +71,36 @@ def recording_only(monkeypatch):
     def stop(*args):
         raise RecordedError
 
-    monkeypatch.setattr(references.Reference, "_record", stop)
+    monkeypatch.setattr(samples, "record", stop)
+
+
+def pipeline(lab, *prompts):
+    """The pipeline around the component, ready for the prompts."""
+    with lab.reference.called(*prompts) as call:
+        return call.pipeline
 
 
 def encoders(lab):
-    return [getattr(lab._reference._pipeline, name) for name in ENCODERS]
+    return [getattr(pipeline(lab), name) for name in ENCODERS]
 
 
 def entry(folder):
-    (file,) = (folder / "probes").glob("*.safetensors")
+    (file,) = (folder / "samples").glob("*.safetensors")
     return file
 
 
 def test_a_second_lab_records_nothing_and_loads_no_text_encoder(recorded, known, nothing_recorded):
     _, first, row = recorded
     with open_lab() as lab:
-        assert lab._reference._pipeline is None
-        assert lab.probe_set.fingerprint == first.probe_set.fingerprint
-        assert torch.equal(lab.probe_set.images[0], first.probe_set.images[0])
+        assert lab.sample_set.fingerprint == first.sample_set.fingerprint
+        assert torch.equal(lab.sample_set.images[0], first.sample_set.images[0])
         assert lab.measure(Int8Spec()).output_sha256 == row.output_sha256
-        with lab._reference.called(lab.model.prompts[0]) as call:
+        with lab.reference.called(lab.model.prompts[0]) as call:
             call(lab.model.prompts[0], 5, "latent")
         assert encoders(lab) == [None] * 3
 
 
-@pytest.mark.parametrize("warmup", ["score.warmup=3", "score.warmup=null"])
+@pytest.mark.parametrize("warmup", ["evaluation.warmup=3", "evaluation.warmup=null"])
 def test_warm_up_is_no_part_of_what_is_recorded(known, nothing_recorded, warmup):
     with open_lab(warmup):
         pass
@@ -105,10 +114,10 @@ def test_warm_up_is_no_part_of_what_is_recorded(known, nothing_recorded, warmup)
         "model.call.guidance_scale=4.0",
         "+model.call.height=64",
         "model.dtype=float32",
-        "score.seed=1",
-        "score.prompts=2",
-        "score.timesteps=2",
-        "score.images=0",
+        "evaluation.seed=1",
+        "evaluation.prompts=2",
+        "evaluation.timesteps=2",
+        "evaluation.images=0",
     ],
 )
 def test_a_change_of_what_is_recorded_makes_another_entry(known, recording_only, change):
@@ -121,13 +130,13 @@ def test_a_change_of_what_is_recorded_makes_another_entry(known, recording_only,
 def test_other_libraries_or_another_device_make_another_entry(known, recording_only, monkeypatch, change):
     plain = provenance(CPU)
     assert change in plain
-    monkeypatch.setattr("quantlab.lab.lab.provenance", lambda device: {**plain, change: "another"})
+    monkeypatch.setattr(opening, "provenance", lambda device: {**plain, change: "another"})
     with pytest.raises(RecordedError):
         open_lab()
 
 
 def test_other_weights_make_another_entry(known, recording_only, monkeypatch):
-    monkeypatch.setattr(references, "model_fingerprint", lambda model: "another")
+    monkeypatch.setattr(checkpoint, "folder_fingerprint", lambda folder, variant: "another")
     with pytest.raises(RecordedError):
         open_lab()
 
@@ -140,37 +149,37 @@ def test_prompts_that_are_not_used_are_no_part_of_the_entry(known, nothing_recor
 @pytest.mark.parametrize("damage", [lambda data: data[:-50], lambda data: b"", lambda data: data[:-1] + b"\x55"])
 def test_a_damaged_entry_is_recorded_anew(recorded, known, monkeypatch, damage):
     times = []
-    monkeypatch.setattr(references.Reference, "_record", lambda self: times.append(1) or recorded[1].probe_set)
+    monkeypatch.setattr(samples, "record", lambda *args: times.append(1) or recorded[1].sample_set)
     whole = entry(known).read_bytes()
     entry(known).write_bytes(damage(whole))
     assert entry(known).read_bytes() != whole
     for _ in range(2):
         with open_lab() as lab:
-            assert lab.probe_set.fingerprint == recorded[1].probe_set.fingerprint
+            assert lab.sample_set.fingerprint == recorded[1].sample_set.fingerprint
     assert len(times) == 1
 
 
 def test_the_study_s_own_file_is_a_copy_of_the_entry(known, nothing_recorded, tmp_path):
-    file = tmp_path / "probes.safetensors"
+    file = tmp_path / "samples.safetensors"
     with open_lab() as lab:
-        model, score = lab.model, lab.score
-    with Lab(model, score, probes=file):
+        model, evaluation = lab.model, lab.evaluation
+    with Lab(model, evaluation, samples_file=file):
         pass
     assert file.read_bytes() == entry(known).read_bytes()
     assert not list(tmp_path.glob(".*"))
 
 
 def test_the_study_s_own_file_goes_before_the_cache(recorded, known, nothing_recorded, tmp_path):
-    file = tmp_path / "probes.safetensors"
-    (probe,) = recorded[1].probe_set.probes
-    other = probes.Probe(probe.prompt, probe.step, probe.timestep, probe.inputs, -probe.output)
-    probes.save(probes.ProbeSet((other,), probes._fingerprint([other])), file)
+    file = tmp_path / "samples.safetensors"
+    (sample,) = recorded[1].sample_set.samples
+    other = dataclasses.replace(sample, output=-sample.output)
+    samples.save(samples.sample_set([other]), file)
     before = file.read_bytes()
     with open_lab() as lab:
-        model, score = lab.model, lab.score
-    with Lab(model, score, probes=file) as lab:
-        assert torch.equal(lab.probe_set.probes[0].output, -probe.output)
-        assert lab.probe_set.fingerprint != recorded[1].probe_set.fingerprint
+        model, evaluation = lab.model, lab.evaluation
+    with Lab(model, evaluation, samples_file=file) as lab:
+        assert torch.equal(lab.sample_set.samples[0].output, -sample.output)
+        assert lab.sample_set.fingerprint != recorded[1].sample_set.fingerprint
         assert lab.measure(ReferenceSpec()).cosine == pytest.approx(-1)
     assert file.read_bytes() == before
 
@@ -179,31 +188,59 @@ def test_text_encoders_leave_the_pipeline_once_its_prompts_are_embedded(recorded
     lab = recorded[1]
     assert text_encoders(lab.model) == ENCODERS
     assert encoders(lab) == [None] * 3
-    assert lab._reference._pipeline.vae is not None
-    assert lab._reference._pipeline.transformer is lab.component
+    assert pipeline(lab).vae is not None
+    assert pipeline(lab).transformer is lab.layer_caches["transformer"].component
 
 
-def test_the_reference_s_drawings_come_from_the_probe_set_and_equal_fresh_ones_bit_for_bit(recorded, monkeypatch):
+def test_the_reference_s_images_come_from_the_sample_set_and_equal_fresh_ones_bit_for_bit(recorded):
     lab = recorded[1]
-    prompt, seed = lab.model.prompts[0], lab.score.seed
     lab.assemble(Int8Spec())
-    fresh = lab._draw(ReferenceSpec(), prompt, seed)
-    drawn = []
-    monkeypatch.setattr(lab, "_draw", lambda *args: drawn.append(args))
-    assert np.array_equal(np.asarray(lab.draw(ReferenceSpec(), prompt, seed)), np.asarray(fresh))
-    assert drawn == []
-    others = [(ReferenceSpec(), prompt, seed + 1), (Int8Spec(), prompt, seed), (ReferenceSpec(), OWN, seed)]
-    for other in others:
-        lab.draw(*other)
-    assert drawn == others
+    seen = []
+    with counted_forwards(lab, seen):
+        known = lab.generate(ReferenceSpec())
+    assert seen == []
+    ((prompt, seed),) = image_requests(lab.model, lab.evaluation)
+    lab.assemble(ReferenceSpec())
+    with counted_forwards(lab, seen), lab.reference.called(prompt) as call:
+        (fresh,) = generated(call, [(prompt, seed)], lambda done, total: None)
+    assert len(seen) == lab.model.call["num_inference_steps"]
+    assert np.array_equal(np.asarray(known[0]), np.asarray(fresh))
+    with counted_forwards(lab, seen):
+        assert not np.array_equal(np.asarray(lab.generate(Int8Spec())[0]), np.asarray(fresh))
+    assert len(seen) == 2 * lab.model.call["num_inference_steps"]
 
 
-def test_a_prompt_that_was_never_embedded_is_drawn_as_the_pipeline_alone_draws_it(known, monkeypatch):
+@contextlib.contextmanager
+def counted_forwards(lab, seen):
+    component = lab.layer_caches["transformer"].component
+    handle = component.register_forward_pre_hook(lambda module, args: seen.append(1))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_a_prompt_that_was_never_embedded_is_generated_as_the_pipeline_alone_does_it(known, monkeypatch):
+    """The pipeline alone decodes in float16, quantlab on a CPU in float32: no value differs by more than 1 of 255."""
     with open_lab() as lab:
-        image = lab.draw(ReferenceSpec(), OWN, seed=7)
-        plain = load_pipeline(lab.model)(OWN, generator=torch.Generator("cpu").manual_seed(7), **lab.model.call)
-        assert np.array_equal(np.asarray(image), np.asarray(plain.images[0]))
+        with lab.reference.called(OWN) as call:
+            (image,) = generated(call, [(OWN, 7)], lambda done, total: None)
+            latents = call(OWN, 7, "latent")
+        alone, generator = load_pipeline(lab.model), torch.Generator("cpu").manual_seed(7)
+        plain = alone(OWN, generator=generator, **lab.model.call).images[0]
+        difference = np.asarray(image).astype(int) - np.asarray(plain)
+        assert np.abs(difference).max() <= 1
+        generator = torch.Generator("cpu").manual_seed(7)
+        assert torch.equal(latents, alone(OWN, generator=generator, output_type="latent", **lab.model.call).images)
         assert encoders(lab) == [None] * 3
-        monkeypatch.setattr(references, "load_pipeline", lambda *args: pytest.fail("loaded again"))
-        with lab._reference.called(OWN):
+        monkeypatch.setattr(checkpoint, "load_pipeline", lambda *args: pytest.fail("loaded again"))
+        with lab.reference.called(OWN):
             pass
+
+
+def test_a_decoder_is_its_own_again_after_it_decoded_in_float32(recorded):
+    lab = recorded[1]
+    lab.generate(Int8Spec())
+    vae = pipeline(lab).vae
+    assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
+    assert "decode" not in vars(vae)

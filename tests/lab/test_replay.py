@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from quantlab import Int4Spec
 from quantlab.errors import NonFiniteOutputError
 from quantlab.lab import replay as replays
-from quantlab.lab.probes import Probe, ProbeSet
 from quantlab.lab.replay import SETTLED, WARMUP_MOST, replay
+from quantlab.lab.samples import Sample, SampleSet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-PROBES = ProbeSet(tuple(Probe(0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), "")
+SAMPLES = SampleSet(
+    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), ""
+)
 
 
 class Component:
@@ -30,6 +33,14 @@ class Component:
         return (x.clone(),)
 
 
+def run(component, *args, **kwargs):
+    return replay({"unet": component}, SAMPLES, CPU, *args, **kwargs)
+
+
+def latencies_ms(result):
+    return result.columns["latency_ms"].tolist()
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Stands still until it is told."""
@@ -40,29 +51,29 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def on_cuda(monkeypatch):
-    """Runs with a CUDA device's rules and times of the test's own; what is left of the times goes to the probes."""
+    """Runs with a CUDA device's rules and times of the test's own; what is left of the times goes to the samples."""
 
-    def run(times, warmup=None):
+    def on_card(times, warmup=None):
         feed = itertools.chain(times, itertools.repeat(1.0))
         monkeypatch.setattr(replays, "timed", lambda forward, device: (forward(), next(feed)))
         monkeypatch.setattr(replays, "peak_above_start", lambda forward, device: (forward(), (7, "fake"))[1])
         component = Component()
-        return replay(component, PROBES, CUDA, warmup), component
+        return replay({"unet": component}, SAMPLES, CUDA, warmup), component
 
-    return run
+    return on_card
 
 
-def test_warm_up_on_a_cpu_is_one_forward_of_the_first_probe():
+def test_warm_up_on_a_cpu_is_one_forward_of_the_first_sample():
     component = Component()
-    result = replay(component, PROBES, CPU)
+    result = run(component)
     assert component.calls == [1.0, 1.0, 2.0, 3.0]
-    assert (len(result.warmup_ms), len(result.latencies_ms)) == (1, 3)
+    assert (len(result.warmup_ms), len(latencies_ms(result))) == (1, 3)
 
 
 @pytest.mark.parametrize("warmup", [1, 2, 5])
 def test_a_number_of_warm_up_forwards_is_kept_to_on_a_cpu(warmup):
     component = Component()
-    assert len(replay(component, PROBES, CPU, warmup).warmup_ms) == warmup
+    assert len(run(component, warmup).warmup_ms) == warmup
     assert component.calls == [1.0] * warmup + [1.0, 2.0, 3.0]
 
 
@@ -70,7 +81,7 @@ def test_a_number_of_warm_up_forwards_is_kept_to_on_a_cpu(warmup):
 def test_a_number_of_warm_up_forwards_is_kept_to_on_cuda_whatever_they_take(on_cuda, warmup):
     times = [2.0**i for i in range(warmup)]
     result, component = on_cuda(times, warmup)
-    assert result.warmup_ms == times
+    assert list(result.warmup_ms) == times
     assert component.calls == [1.0] * warmup + [1.0, 2.0, 3.0]
 
 
@@ -89,7 +100,7 @@ def test_a_number_of_warm_up_forwards_is_kept_to_on_cuda_whatever_they_take(on_c
 )
 def test_warm_up_on_cuda_ends_when_two_in_a_row_take_the_same_time_or_at_its_bound(on_cuda, times, forwards):
     result, component = on_cuda(times)
-    assert result.warmup_ms == times[:forwards]
+    assert list(result.warmup_ms) == times[:forwards]
     assert component.calls == [1.0] * forwards + [1.0, 2.0, 3.0]
 
 
@@ -106,24 +117,24 @@ def test_a_forward_is_timed_without_its_scoring(clock, monkeypatch):
 
         return later
 
-    monkeypatch.setattr(replays, "_powers", slow(replays._powers))
-    monkeypatch.setattr(replays, "_digest", slow(replays._digest))
+    monkeypatch.setattr(replays.prediction, "observe", slow(replays.prediction.observe))
+    monkeypatch.setattr(replays, "digests", slow(replays.digests))
     durations = iter([8, 1, 2, 3])
 
     def forward():
         clock.seconds += next(durations)
 
-    result = replay(Component(forward), PROBES, CPU)
-    assert result.warmup_ms == [8000]
-    assert result.latencies_ms == [1000, 2000, 3000]
+    result = run(Component(forward))
+    assert result.warmup_ms == (8000,)
+    assert latencies_ms(result) == [1000, 2000, 3000]
 
 
 def test_figures_are_of_the_outputs_and_not_of_warm_up(on_cuda):
     few, many = on_cuda([5.0], 1)[0], on_cuda([5.0] * 6, 6)[0]
-    assert few.probes == many.probes
+    assert few.samples == many.samples
     assert few.output_sha256 == many.output_sha256
-    assert [probe["error"] for probe in few.probes] == [0.0, 4.0, 16.0]
-    assert (few.signal, few.error) == (12.0, 20.0)
+    assert [sample["error"] for sample in few.samples] == [0.0, 4.0, 16.0]
+    assert few.snr_db == pytest.approx(10 * math.log10(12 / 20))
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -134,23 +145,54 @@ def test_no_garbage_is_collected_in_between_and_the_collector_is_left_as_it_was(
     before = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        replay(Component(check), PROBES, CPU)
+        run(Component(check))
         assert gc.isenabled() is enabled
-        broken = ProbeSet((Probe(0, 0, 0.0, {"x": torch.full((4,), float("nan"))}, torch.ones(4)),), "")
+        broken = SampleSet((Sample("unet", 0, 0, 0.0, {"x": torch.full((4,), float("nan"))}, torch.ones(4)),), "")
         with pytest.raises(NonFiniteOutputError):
-            replay(Component(check), broken, CPU)
+            replay({"unet": Component(check)}, broken, CPU)
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()
 
 
-def test_a_row_and_its_lab_count_every_forward(lab, monkeypatch):
+def test_a_measurement_counts_every_forward(lab, monkeypatch):
     results = []
-    monkeypatch.setattr("quantlab.lab.lab.replay", lambda *args: results.append(replay(*args)) or results[-1])
-    before = lab.forward_s
+    monkeypatch.setattr("quantlab.lab.evaluate.replay", lambda *args: results.append(replay(*args)) or results[-1])
     row = lab.measure(Int4Spec())
     (result,) = results
     assert row.warmup_s == pytest.approx(sum(result.warmup_ms) / 1e3)
-    assert row.forward_s == pytest.approx(sum(result.latencies_ms) / 1e3)
-    assert lab.forward_s - before == pytest.approx(row.forward_s + row.warmup_s)
+    assert row.forward_s == pytest.approx(sum(latencies_ms(result)) / 1e3)
     assert row.wall_s > row.forward_s + row.warmup_s > row.forward_s > 0
+
+
+def test_every_observer_is_called_once_a_sample_after_the_timed_forward(clock):
+    seen = []
+
+    def observe(output, reference):
+        clock.seconds += 5
+        seen.append((output[0].item(), reference[0].item()))
+        return {"largest": output.max(), "whole": torch.tensor([7], dtype=torch.int32), "number": 3}
+
+    result = run(Component(), None, [observe, observe, replays.prediction.observe])
+    assert seen == [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0)]
+    assert latencies_ms(result) == [0, 0, 0]
+    assert [sample["largest"] for sample in result.samples] == [1.0, 2.0, 3.0]
+    assert {(sample["whole"], sample["number"]) for sample in result.samples} == {(7.0, 3.0)}
+
+
+def test_what_an_observer_raises_is_raised_as_it_is():
+    def broken(output, reference):
+        raise ZeroDivisionError("the user's own")
+
+    with pytest.raises(ZeroDivisionError, match="the user's own"):
+        run(Component(), None, [broken])
+
+
+def test_components_are_warmed_up_and_run_on_their_own_samples():
+    one, two = Component(), Component()
+    samples = [*SAMPLES.samples, Sample("vae", 0, 0, 0.0, {"x": torch.full((4,), 9.0)}, torch.ones(4))]
+    result = replay({"unet": one, "vae": two}, SampleSet(tuple(samples), ""), CPU)
+    assert one.calls == [1.0, 1.0, 2.0, 3.0]
+    assert two.calls == [9.0, 9.0]
+    assert len(result.warmup_ms) == 2
+    assert [sample.component for sample in result.samples] == ["unet"] * 3 + ["vae"]

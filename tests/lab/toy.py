@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from quantlab import Int4Spec, Int8Spec
-from quantlab.lab.bank import Bank
-from quantlab.lab.probes import Probe
-from quantlab.lab.sensitivity import Profiler
+from quantlab.lab.layer_cache import LayerCache
+from quantlab.lab.measurer import SensitivityMeasurer
+from quantlab.lab.samples import Sample
 
 WIDTH = 64
 CPU = torch.device("cpu")
@@ -73,17 +73,20 @@ class Toy(nn.Module):
 
 
 @torch.no_grad()
-def prepared(component: nn.Module, probes: int = 1, seed: int = 0) -> tuple[Bank, list[Probe]]:
-    """A bank of the component in float16, and probes of it."""
+def prepared(component: nn.Module, samples: int = 1, seed: int = 0) -> tuple[LayerCache, list[Sample]]:
+    """A layer cache of the component in float16, and samples of it."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in component.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     component.half().eval().requires_grad_(False)
-    inputs = [torch.randn(4, WIDTH, generator=generator).half() * 2 for _ in range(probes)]
+    inputs = [torch.randn(4, WIDTH, generator=generator).half() * 2 for _ in range(samples)]
     outputs = [component(x)[0] for x in inputs]
-    chosen = [Probe(0, i, float(i), {"x": x}, y) for i, (x, y) in enumerate(zip(inputs, outputs, strict=True))]
-    return Bank(component, CPU), chosen
+    chosen = [Sample("toy", 0, i, float(i), {"x": x}, y) for i, (x, y) in enumerate(zip(inputs, outputs, strict=True))]
+    return LayerCache(component, CPU, name="toy"), chosen
 
 
-def profiler(bank: Bank, probes: list[Probe], resume: bool = True, specs: Any = SPECS, name: str = "toy") -> Profiler:
-    return Profiler(bank, CPU, probes, specs, {"model": name}, resume)
+def measurer(
+    layer_cache: LayerCache, samples: list[Sample], resume: bool = True, specs: Any = SPECS, name: str = "toy"
+) -> SensitivityMeasurer:
+    """What measures the layers of a toy."""
+    return SensitivityMeasurer(layer_cache, CPU, samples, specs, {"model": name}, resume)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from fakes import fake_measurement
+from fakes import OBJECTIVES, measurement, pipeline
 
-from quantlab.study.drift import Check, noise, spread
+from quantlab.spec import Int8Spec
+from quantlab.study.drift import Check, is_noisy, spread
 from quantlab.study.store import StudyStore
+
+SPEC = pipeline(Int8Spec())
+
+
+def check(when: str, latency_ms: float) -> Check:
+    return Check(when, SPEC, latency_ms, latency_ms - 0.1, latency_ms + 0.1)
 
 
 def checks(*latencies: float) -> list[Check]:
-    moments = ("start", "middle", "end")
-    return [Check(when, "llm_int8 t=6", ms, 0.1, {}) for when, ms in zip(moments, latencies, strict=False)]
+    return [check(when, ms) for when, ms in zip(("start", "middle", "end"), latencies, strict=False)]
 
 
 @pytest.mark.parametrize(
@@ -25,34 +32,31 @@ def test_spread_is_the_distance_of_the_extremes_as_a_share_of_the_lowest(
 
 @pytest.mark.parametrize("latencies", [(), (100.0,), (100.0, 100.0, 100.0), (100.0, 101.9, 101.0), (101.9, 100.0)])
 def test_less_than_two_percent_apart_is_quiet(latencies: tuple[float, ...]) -> None:
-    assert noise(checks(*latencies)) is None
+    assert not is_noisy(checks(*latencies))
 
 
 @pytest.mark.parametrize("latencies", [(100.0, 102.1), (100.0, 97.0, 100.0), (100.0, 100.0, 103.0)])
-def test_more_than_two_percent_apart_names_the_setting_and_every_time(latencies: tuple[float, ...]) -> None:
-    warning = noise(checks(*latencies))
-    assert warning is not None
-    assert warning.startswith("the machine was noisy: llm_int8 t=6 took ")
-    for when, latency in zip(("start", "middle", "end"), latencies, strict=False):
-        assert f"{latency:.4g} ms ({when})" in warning
-    assert f"{spread(checks(*latencies)):.2%} apart where 2% is allowed" in warning
+def test_more_than_two_percent_apart_is_noisy(latencies: tuple[float, ...]) -> None:
+    assert is_noisy(checks(*latencies))
 
 
-def test_a_check_holds_the_measurement_s_latency_and_the_gpu_s_state_after_it() -> None:
-    m = fake_measurement("llm_int8 t=6", 30.0, 1000, 12.5)
-    m.provenance["gpu_state"] = {"temperature": 55}
-    assert Check.of("middle", m) == Check("middle", "llm_int8 t=6", 12.5, 0.25, {"temperature": 55})
+def test_a_check_holds_the_quartiles_of_the_latency_and_the_gpu_s_state_after_it() -> None:
+    m = measurement(SPEC, 30.0, 1000, 12.0)
+    latencies = [10.0, 11.0, 12.0, 13.0, 14.0]
+    samples = tuple(
+        dataclasses.replace(m.samples[0], step=step, values={**m.samples[0].values, "latency_ms": ms})
+        for step, ms in enumerate(latencies)
+    )
+    m = dataclasses.replace(m, samples=samples, provenance={"gpu_state": {"temperature": 55}})
+    assert Check.of("middle", m) == Check("middle", SPEC, 12.0, 11.0, 13.0, {"temperature": 55})  # type: ignore[arg-type]
 
 
 def test_checks_come_back_in_the_order_of_the_study_and_a_later_one_replaces_an_earlier(tmp_path: Path) -> None:
     start, middle, end = checks(50.0, 51.0, 52.0)
-    with StudyStore(tmp_path / "s") as store:
+    last = dataclasses.replace(check("end", 49.0), gpu_state={"clocks": {"sm": 1980}})
+    with StudyStore(tmp_path / "s", OBJECTIVES) as store:
         assert store.drift() == []
-        for check in (end, start, middle, Check("end", "llm_int8 t=6", 49.0, 0.1, {})):
-            store.record_drift(check)
+        for one in (end, start, middle, last):
+            store.record_drift(one)
     with StudyStore(tmp_path / "s", read_only=True) as store:
-        assert [(check.when, check.latency_ms) for check in store.drift()] == [
-            ("start", 50.0),
-            ("middle", 51.0),
-            ("end", 49.0),
-        ]
+        assert store.drift() == [start, middle, last]

@@ -3,61 +3,72 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from fakes import MODEL, pipeline, sample
+from fakes import measurement as fake_measurement
 
-from quantlab.config import ModelConfig, ScoreConfig, Weights
-from quantlab.measurement import Failure, Measurement, snr_db
-from quantlab.study.held_out import held_out_line, snr_figure
+from quantlab.config import EvaluationConfig, SweepConfig, Weights
+from quantlab.metrics.memory import MEMORY_BYTES
+from quantlab.metrics.prediction import REL_L2, SNR_DB, snr_db
+from quantlab.outcomes import ErrorType, Failure, Measurement
+from quantlab.spec import Int8Spec
+from quantlab.study.held_out import MetricFigure, Unconfirmed, is_worse, metric_figure, unconfirmed
 
-MODEL = ModelConfig(name="m", prompts=[str(i) for i in range(8)])
-SCORE = ScoreConfig()
+SPEC = pipeline(Int8Spec())
+CONFIG = SweepConfig(study="s", model=MODEL)
 
 
 def measurement(first: int, db: float, prompts: int = 4) -> Measurement:
-    from fakes import fake_measurement
-
-    probes = [
-        {"prompt": i, "step": step, "timestep": 1.0, "signal": 1.0, "error": 10 ** (-db / 10) * (1 + 0.1 * (i % 2))}
-        for i in range(first, first + prompts)
+    """Over prompts from the first one on, 4 steps each; those with an odd index are a little harder."""
+    samples = tuple(
+        sample(prompt, step, 10 ** (-db / 10) * (1 + 0.1 * (prompt % 2)))
+        for prompt in range(first, first + prompts)
         for step in range(4)
-    ]
-    total = snr_db(len(probes), sum(probe["error"] for probe in probes))
-    return dataclasses.replace(fake_measurement("key", total, 1, 1.0), probes=probes)
+    )
+    total = snr_db(len(samples), sum(one["error"] for one in samples))
+    return dataclasses.replace(fake_measurement(SPEC, total), samples=samples)
 
 
-def test_both_figures_are_told_with_their_intervals_and_prompts() -> None:
-    line = held_out_line(measurement(0, 35.0), measurement(4, 34.9), MODEL, SCORE)
-    assert line.startswith("held-out prompts: SNR 34.69 dB [")
-    assert "] on 4 that the search never saw, against 34.79 dB [" in line
-    assert line.endswith("on its own 4")
+def test_a_figure_has_its_interval_and_says_over_how_many_prompts_it_is() -> None:
+    figure = metric_figure(SNR_DB, measurement(4, 35.0, prompts=2))
+    assert (figure.prompts, figure.value) == (2, pytest.approx(34.79, abs=0.01))
+    assert figure.low is not None
+    assert figure.high is not None
+    assert figure.low <= figure.value <= figure.high
 
 
-def test_a_setting_that_does_worse_than_its_interval_allows_is_marked_and_one_that_does_better_is_not() -> None:
-    assert "lower than the intervals allow" in held_out_line(measurement(0, 35), measurement(4, 30), MODEL, SCORE)
-    assert "lower" not in held_out_line(measurement(0, 30), measurement(4, 35), MODEL, SCORE)
+def test_a_single_sample_and_an_exact_metric_have_no_interval() -> None:
+    single = dataclasses.replace(measurement(0, 35), samples=measurement(0, 35).samples[:1])
+    assert metric_figure(SNR_DB, single) == MetricFigure(single.metrics["snr_db"], None, None, 1)
+    assert metric_figure(MEMORY_BYTES, measurement(0, 35)) == MetricFigure(1e6, None, None, 4)
 
 
-def test_a_figure_says_over_how_many_prompts_it_is() -> None:
-    figure = snr_figure(measurement(4, 35.0, prompts=2))
-    assert figure["prompts"] == 2
-    assert figure["low_db"] <= figure["snr_db"] <= figure["high_db"]
-    single = dataclasses.replace(measurement(0, 35), probes=measurement(0, 35).probes[:1])
-    assert (snr_figure(single)["low_db"], snr_figure(single)["high_db"]) == (None, None)
+@pytest.mark.parametrize("metric", [SNR_DB, REL_L2], ids=lambda metric: metric.name)
+def test_a_setting_that_does_worse_than_the_intervals_allow_is_told_and_one_that_does_better_is_not(metric) -> None:
+    good, bad = metric_figure(metric, measurement(0, 35)), metric_figure(metric, measurement(4, 30))
+    assert is_worse(metric, good, bad)
+    assert not is_worse(metric, bad, good)
+    assert not is_worse(metric, good, metric_figure(metric, measurement(4, 34.9)))
+
+
+def test_without_intervals_nothing_is_worse() -> None:
+    seen, unseen = MetricFigure(35.0, None, None, 1), MetricFigure(30.0, 29.0, 31.0, 4)
+    assert not is_worse(SNR_DB, seen, unseen)
+    assert not is_worse(SNR_DB, unseen, seen)
 
 
 @pytest.mark.parametrize(
-    ("model", "score", "outcome", "told"),
+    ("config", "outcome", "why"),
     [
-        (dataclasses.replace(MODEL, weights=Weights.random), SCORE, None, "fidelity is not meaningful: random weights"),
-        (MODEL, ScoreConfig(held_out=0), None, "score.held_out=0"),
-        (MODEL, ScoreConfig(prompts=8), None, "the 8 of score.prompts are all of model.prompts"),
-        (MODEL, SCORE, None, "the winner of its own rule and budget alone"),
-        (MODEL, SCORE, Failure("key", "OutOfMemoryError", "out of memory: x"), "OutOfMemoryError: out of memory: x"),
+        (dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, weights=Weights.random)), None, "random_weights"),
+        (dataclasses.replace(CONFIG, evaluation=EvaluationConfig(held_out=0)), None, "not_asked"),
+        (dataclasses.replace(CONFIG, evaluation=EvaluationConfig(prompts=8)), None, "no_prompts_left"),
+        (CONFIG, None, "not_the_winner"),
+        (CONFIG, Failure(SPEC, ErrorType.out_of_memory, "out of memory"), "failed"),
     ],
 )
-def test_why_a_setting_was_not_confirmed_is_one_line(
-    model: ModelConfig, score: ScoreConfig, outcome: Failure | None, told: str
-) -> None:
-    line = held_out_line(measurement(0, 35.0), outcome, model, score)
-    assert line.startswith("not confirmed on held-out prompts: ")
-    assert told in line
-    assert "\n" not in line
+def test_why_a_setting_was_not_confirmed_is_a_code(config: SweepConfig, outcome: Failure | None, why: str) -> None:
+    assert unconfirmed(outcome, config) is Unconfirmed(why)
+
+
+def test_a_measured_setting_is_confirmed() -> None:
+    assert unconfirmed(measurement(4, 30), CONFIG) is None

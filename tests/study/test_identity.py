@@ -1,34 +1,85 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from pathlib import Path
 
 import pytest
+from fakes import MODEL, OBJECTIVES, description, objectives
 
-from quantlab.config import ModelConfig, ScoreConfig
+from quantlab.config import Dtype, EvaluationConfig, StudyConfig
 from quantlab.errors import StudyError
+from quantlab.frozen import FrozenDict
+from quantlab.outcomes import LabDescription
+from quantlab.outcomes.sensitivity_table import IDENTITY_FIELDS
 from quantlab.study.identity import check_identity, identity
+from quantlab.study.store import StudyStore
 
-MODEL = ModelConfig(name="m", prompts=["a", "b", "c"])
-HERE = {"device": "CPU", "versions": {"torch": "2"}}
-
-
-def of(score: ScoreConfig) -> dict[str, object]:
-    return identity(MODEL, score, "weights", "probes", HERE)
+CONFIG = StudyConfig(study="s", model=MODEL)
 
 
-def test_a_study_from_before_held_out_prompts_goes_on() -> None:
-    old = of(ScoreConfig())
-    stored = {name: value for name, value in dataclasses.asdict(ScoreConfig()).items() if name != "held_out"}
-    old["score"] = json.dumps(stored, sort_keys=True)
-    check_identity("s", old, of(ScoreConfig()))
+def of(config: StudyConfig = CONFIG, lab: LabDescription | None = None) -> dict[str, object]:
+    return identity(config, lab or description(), OBJECTIVES)
 
 
-def test_held_out_prompts_change_no_number_of_the_search_and_so_not_the_identity() -> None:
-    check_identity("s", of(ScoreConfig(held_out=0)), of(ScoreConfig(held_out=3)))
+def evaluation(**changes: int) -> StudyConfig:
+    return dataclasses.replace(CONFIG, evaluation=dataclasses.replace(EvaluationConfig(), **changes))
+
+
+def model(**changes: object) -> StudyConfig:
+    return dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, **changes))
+
+
+def lab(**changes: object) -> LabDescription:
+    return dataclasses.replace(description(), **changes)
+
+
+@pytest.mark.parametrize("change", [{"held_out": 3}, {"finalists": 2}])
+def test_what_is_only_looked_at_afterwards_is_no_part_of_the_identity(change: dict[str, int]) -> None:
+    assert of(evaluation(**change)) == of()
 
 
 @pytest.mark.parametrize("change", [{"prompts": 2}, {"timesteps": 2}, {"seed": 1}, {"images": 4}])
 def test_what_was_measured_otherwise_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(StudyError, match="was measured with"):
-        check_identity("s", of(ScoreConfig()), of(dataclasses.replace(ScoreConfig(), **change)))
+        check_identity("s", of(), of(evaluation(**change)))
+
+
+CHANGES = [
+    (of(lab=lab(model_fingerprint="ccc")), ["model 'fake fake 0123'", "now it is 'fake ccc'"]),
+    (of(lab=lab(samples_fingerprint="ddd")), ["sample set '4567'", "now it is 'ddd'"]),
+    (of(evaluation(timesteps=2)), ["evaluation", '"timesteps": 4', '"timesteps": 2']),
+    (of(model(call={"steps": 5})), ['"call": {}', '"steps": 5']),
+    (of(model(components=["transformer", "text_encoder"])), ["component", "'transformer, text_encoder'"]),
+    (of(model(dtype=Dtype.bfloat16)), ["dtype 'float16'", "'bfloat16'"]),
+    (of(lab=lab(provenance=FrozenDict({**description().provenance, "device": "cuda"}))), ["device 'fake, threads: 1'"]),
+    (identity(CONFIG, description(), objectives("snr_db")), ["objectives", "now it is 'snr_db'"]),
+]
+
+
+@pytest.mark.parametrize(("other", "told"), CHANGES, ids=[told[0] for _, told in CHANGES])
+def test_a_study_of_something_else_is_refused_with_both_values(
+    other: dict[str, object], told: list[str], tmp_path: Path
+) -> None:
+    with StudyStore(tmp_path / "s", OBJECTIVES) as store:
+        store.claim(of())
+    with StudyStore(tmp_path / "s") as store:
+        with pytest.raises(StudyError) as caught:
+            store.claim(other)
+        assert [part for part in ["study='s'", *told] if part not in str(caught.value)] == []
+        store.claim(of())
+        assert store.identity == of()
+
+
+def test_what_is_claimed_later_is_added(tmp_path: Path) -> None:
+    with StudyStore(tmp_path / "s", OBJECTIVES) as store:
+        assert store.identity == {}
+        store.claim({"model": "m"})
+        store.claim({"model": "m", "space": "threshold"})
+        with pytest.raises(StudyError, match="space 'threshold'"):
+            store.claim({"space": "other"})
+    with StudyStore(tmp_path / "s", read_only=True) as store:
+        assert store.identity == {"model": "m", "space": "threshold"}
+
+
+def test_it_has_all_that_layer_sensitivities_depend_on() -> None:
+    assert set(IDENTITY_FIELDS) <= set(of())

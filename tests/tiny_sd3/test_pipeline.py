@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from quantlab.errors import ConfigError, ModelError
 from quantlab.tiny_sd3 import pipeline_folder
 from quantlab.tiny_sd3.outliers import CHANNELS, FACTOR, add_outliers
-from quantlab.tiny_sd3.train import count_correct
+from training.tiny_sd3.train import count_correct
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -43,7 +43,7 @@ def test_every_weight_is_finite_and_float16():
                 assert torch.isfinite(tensor).all(), name
 
 
-def test_at_least_90_percent_of_64_held_out_captions_are_drawn_right():
+def test_at_least_90_percent_of_64_held_out_captions_are_generated_correctly():
     # the same weights, computed in float32: many CPUs have no float16 convolution to speak of
     pipeline = StableDiffusion3Pipeline.from_pretrained(pipeline_folder(), dtype=torch.float32)
     assert count_correct(pipeline, 64) >= 0.9 * 64

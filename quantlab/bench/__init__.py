@@ -1,1 +1,0 @@
-"""What quantlab costs: its parts are timed against their own forwards and against the documented way, in one run."""

@@ -1,0 +1,208 @@
+"""Makes the bitsandbytes module of one layer: what `from_pretrained(quantization_config=...)` would have put there.
+
+Int8 codes are made from a float16 copy of the weight, as `bitsandbytes.nn.Int8Params` does; 4-bit codes from the weight
+as it is. Both are made at once and on the device to run on, never lazily in a forward. A weight on the host is sent
+there for the while, so that a model need not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+
+from quantlab.bnb.matching import matches
+from quantlab.errors import ConfigError, KernelError
+from quantlab.outcomes import Layer
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+
+
+def check(device: torch.device) -> None:
+    """See that bitsandbytes' kernels run on a CUDA device before anything is loaded.
+
+    Raises:
+        ConfigError: where they do not: its library is too old for the card or torch's CUDA, or the driver is.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        weight = torch.zeros(64, 64, dtype=torch.float16, device=device)
+        bnb.functional.int8_vectorwise_quant(weight)
+        bnb.functional.quantize_4bit(weight, quant_type="nf4")
+        torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # it raises whatever a missing library happens to break
+        first = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"bitsandbytes {bnb.__version__} does not run on {torch.cuda.get_device_name(device)} with torch "
+            f"{torch.__version__} (CUDA {torch.version.cuda}): {first}; update bitsandbytes or the driver, or choose "
+            "device=cpu"
+        ) from error
+
+
+@functools.singledispatch
+def make(spec: QuantSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    """The module of a layer under a spec; its bias shares the layer's storage.
+
+    Args:
+        spec: the setting; the reference stands for the unquantized layer.
+        layer: the unquantized layer; its weight may be on the host, its bias is on the device.
+        device: where it runs.
+    """
+    raise TypeError(f"no scheme for {spec!r}")
+
+
+@make.register
+def _(spec: ReferenceSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    module = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    grad = layer.weight.requires_grad  # torch chooses its kernel by it, with and without gradients
+    module.weight = nn.Parameter(to_device(layer.weight.data, device), requires_grad=grad)
+    retune(spec, module, layer)
+    return module.eval()
+
+
+@make.register
+def _(spec: Int8Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    module = bnb.nn.Linear8bitLt(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        has_fp16_weights=spec.has_fp16_weight,
+        threshold=spec.threshold,
+        device="meta",
+    )
+    weight = to_device(layer.weight.data, device)
+    if spec.has_fp16_weight:
+        if device.type != "cpu":
+            raise KernelError(
+                "llm_int8_has_fp16_weight=true cannot be loaded on a GPU: bitsandbytes' Int8Params loses its state on "
+                "the way there, so that from_pretrained gives a component that does not run"
+            )
+        module.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=True)
+    else:
+        codes, scales, _ = bnb.functional.int8_vectorwise_quant(weight.contiguous().to(torch.float16))
+        module.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
+    return _finish(module, layer, spec)
+
+
+@make.register
+def _(spec: Int4Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
+    storage = getattr(torch, spec.quant_storage)
+    module = bnb.nn.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=getattr(torch, spec.compute_dtype),
+        compress_statistics=spec.double_quant,
+        quant_type=spec.quant_type,
+        quant_storage=storage,
+        device="meta",
+    )
+    module.weight = bnb.nn.Params4bit(
+        to_device(layer.weight.data, device),
+        requires_grad=False,
+        compress_statistics=spec.double_quant,
+        quant_type=spec.quant_type,
+        quant_storage=storage,
+        module=module,
+    ).to(device)
+    module.support_avx512bf16_for_cpu = False  # that path ignores the compute dtype and corrupts the weight
+    return _finish(module, layer, spec)
+
+
+def _finish(module: nn.Linear, layer: nn.Linear, spec: QuantSpec) -> nn.Linear:
+    module.requires_grad_(False)
+    module.eval()
+    retune(spec, module, layer)
+    return module
+
+
+@functools.singledispatch
+def retune(spec: QuantSpec, module: nn.Linear, layer: nn.Linear) -> None:
+    """Give a quantized module the settings that its stored weight does not depend on.
+
+    The bias goes back to the reference's, because a forward casts it in place.
+    """
+    raise TypeError(f"no scheme for {spec!r}")
+
+
+@retune.register
+def _(spec: ReferenceSpec, module: Any, layer: nn.Linear) -> None:
+    _restore_bias(module, layer)
+
+
+@retune.register
+def _(spec: Int8Spec, module: Any, layer: nn.Linear) -> None:
+    module.state.threshold = spec.threshold
+    module.state.use_pool = spec.threshold > 0 and not spec.has_fp16_weight
+    _restore_bias(module, layer)
+
+
+@retune.register
+def _(spec: Int4Spec, module: Any, layer: nn.Linear) -> None:
+    module.compute_dtype = getattr(torch, spec.compute_dtype)
+    module.compute_type_is_set = True
+    _restore_bias(module, layer)
+
+
+def _restore_bias(module: nn.Linear, layer: nn.Linear) -> None:
+    if layer.bias is None:
+        return
+    if module.bias.device.type == "meta":
+        module.bias = nn.Parameter(layer.bias.data, requires_grad=False)
+    else:
+        module.bias.data = layer.bias.data
+
+
+def to_device(weight: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A weight on the device; from the host by way of pinned memory."""
+    if weight.device == device:
+        return weight
+    if device.type == "cuda" and weight.device.type == "cpu":
+        return weight.pin_memory().to(device, non_blocking=True)
+    return weight.to(device)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module is one of bitsandbytes' quantized linear layers."""
+    return isinstance(module, bnb.nn.Linear8bitLt | bnb.nn.Linear4bit)
+
+
+def quantization_state(module: Any) -> Iterator[torch.Tensor]:
+    """Tensors that a quantized layer holds beside its parameters and buffers; none for any other module.
+
+    Int8 codes and row scales; 4-bit block scales, code books and, nested, their own scales and offset.
+    """
+    if not is_quantized(module):
+        return
+    weight, state = module.weight, getattr(module, "state", None)
+    for owner in (weight, state):
+        yield from _tensors_of(owner, ("CB", "SCB"))
+    nested = getattr(weight, "quant_state", None)
+    while nested is not None:
+        yield from _tensors_of(nested, ("absmax", "code", "offset"))
+        nested = nested.state2
+
+
+def _tensors_of(owner: Any, names: tuple[str, ...]) -> Iterator[torch.Tensor]:
+    found = (getattr(owner, name, None) for name in names)
+    yield from (tensor for tensor in found if isinstance(tensor, torch.Tensor))
+
+
+def linear_layers(component: nn.Module) -> dict[str, nn.Linear]:
+    """Every `torch.nn.Linear` of the component by its path, in module order."""
+    return {path: module for path, module in component.named_modules() if isinstance(module, nn.Linear)}
+
+
+def described(component: nn.Module) -> tuple[Layer, ...]:
+    """The linear layers of an unquantized component as plain data, in module order."""
+    kept = tuple(getattr(component, "_keep_in_fp32_modules", None) or ())  # diffusers adds them to every skip list
+    return tuple(
+        Layer(path, layer.weight.numel(), layer.weight.nbytes, any(matches(entry, path) for entry in kept))
+        for path, layer in linear_layers(component).items()
+    )

@@ -1,0 +1,184 @@
+"""Turns a session's events into text."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from quantlab.cli.console import console, duration
+from quantlab.cli.progress import Bar, Lines, Progress
+from quantlab.config import StudyConfig
+from quantlab.metrics.metric import Metric
+from quantlab.metrics.registry import measured
+from quantlab.outcomes import LargeSkipEntry, Pruned
+from quantlab.report.text import (
+    count,
+    images_skipped_line,
+    large_skip_entry_line,
+    noise_floor_line,
+    outcome_line,
+    placement_line,
+    saved_line,
+)
+from quantlab.session.events import (
+    Event,
+    ImagesSkipped,
+    LabOpened,
+    NoiseFloorMeasured,
+    Phase,
+    PhaseAdvanced,
+    PhaseEnded,
+    PhaseStarted,
+    RowMeasured,
+    SensitivitiesMeasured,
+    StudyOpened,
+    TrialsEnded,
+)
+
+_TITLES = {
+    Phase.opening: "loading the model and recording its samples",
+    Phase.sensitivities: "measuring layer sensitivities",
+    Phase.noise_floor: "measuring the noise floor",
+    Phase.baselines: "measuring the baselines",
+    Phase.trials: "measuring settings",
+    Phase.images: "generating the finalists' images",
+    Phase.held_out: "confirming the winner on held-out prompts",
+    Phase.report: "writing the report",
+    Phase.verification: "verifying the exported configuration",
+}
+
+_STEPS = {Phase.baselines: "setting", Phase.trials: "setting", Phase.images: "image"}
+"""What a step of a part is called, where people know it by a name."""
+
+
+class EventPrinter:
+    """Prints what a session reports; a context manager, so that no bar is left behind.
+
+    Args:
+        config: of the study.
+        progress: shows how far each part is; by default a bar on a terminal and lines elsewhere.
+
+    Attributes:
+        stopped: whether the session ended because the user asked for it.
+    """
+
+    def __init__(self, config: StudyConfig, progress: Progress | None = None) -> None:
+        self._config = config
+        self._objectives: tuple[Metric, ...] = measured(config.metrics, config.objectives)[1]
+        self._progress = progress or (Bar() if console.is_terminal else Lines())
+        self.stopped = False
+        self._phase: Phase | None = None
+        self._settings: int | None = None
+        self._done = 0
+        self._notes: dict[LargeSkipEntry, None] = {}
+        self._pruned: list[Pruned] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.end()
+
+    @property
+    def measures_settings(self) -> bool:
+        """Whether settings are measured one after another just now, so that there is a good moment to stop."""
+        return self._phase in (Phase.baselines, Phase.trials)
+
+    def __call__(self, event: Event) -> None:
+        """Print one event; what is told at the end with the study's tables is left out here."""
+        match event:
+            case StudyOpened():
+                self._study(event)
+            case LabOpened():
+                self._lab(event)
+            case PhaseStarted():
+                self._begin(event)
+            case PhaseAdvanced():
+                self._progress.advance(event.done, event.total, event.name)
+            case PhaseEnded():
+                self._phase = None
+                self._progress.end()
+            case RowMeasured():
+                self._row(event)
+            case SensitivitiesMeasured():
+                self._sensitivities(event)
+            case NoiseFloorMeasured():
+                console.print(noise_floor_line(event.noise_floor))
+            case TrialsEnded():
+                self._trials(event)
+            case ImagesSkipped():
+                console.print(f"note: {images_skipped_line(event.name, event.reason, event.message)}")
+
+    def _study(self, event: StudyOpened) -> None:
+        console.print(f"study {event.folder.name} in {event.folder}/")
+        if event.repaired_bytes:
+            console.print(f"note: the journal's last line was incomplete and {event.repaired_bytes} bytes were cut off")
+        if event.budget_changed:
+            console.print("note: the budget is new; settings measured before keep the constraints of the old one")
+
+    def _lab(self, event: LabOpened) -> None:
+        model, description = self._config.model, event.description
+        where = str(description.provenance.get("device", ""))
+        if "threads" in description.provenance:
+            where += f" ({count(description.provenance['threads'], 'thread')})"
+        self._settings = event.settings
+        wanted = [] if event.settings is None else [count(event.settings, "setting")]
+        wanted += [f"{event.known} of them known"] if event.known and event.settings is not None else []
+        parts = [
+            f"{model.name}: {' and '.join(model.components)} in {model.dtype.value} on {where}",
+            count(description.samples, "sample"),
+            *wanted,
+        ]
+        console.print("; ".join(parts))
+        console.print(placement_line(description.placement))
+
+    def _begin(self, event: PhaseStarted) -> None:
+        title, step = _TITLES[event.phase], _STEPS.get(event.phase)
+        if step and event.total:
+            title += f": {count(event.total, step)}"
+        self._phase, self._done = event.phase, 0
+        if event.estimate_s is not None and event.total != 0:
+            about = f"about {duration(event.estimate_s)}"
+            if step and event.total:
+                about += f" for {count(event.total, step)}"
+            title = f"{_TITLES[event.phase]}: {about}"
+            if console.is_terminal:
+                console.print(title)
+        self._progress.begin(title, event.total)
+
+    def _row(self, event: RowMeasured) -> None:
+        outcome = event.row.outcome
+        self._done += 1
+        if event.row.measurement is not None:
+            self._notes |= dict.fromkeys(event.row.measurement.notes)
+        if isinstance(outcome, Pruned):
+            self._pruned.append(outcome)
+        line = outcome_line(event.row, self._objectives)
+        if not console.is_terminal:
+            console.print(f"[{event.known}/{self._settings or '?'}] {line}")
+            return
+        if event.row.measurement is None:
+            console.print(line)
+        best = "none yet" if event.best is None else outcome_line(event.best, self._objectives)
+        self._progress.advance(self._done, None, f"best so far: {best}")
+
+    def _sensitivities(self, event: SensitivitiesMeasured) -> None:
+        table = event.table
+        if event.completed:
+            console.print("note: the study's file of layer sensitivities was damaged; it is complete again")
+        console.print(
+            f"layer sensitivities of {table.component}: {count(len(table.layers), 'layer')} in "
+            f"{count(len(table.specs), 'scheme')}, each alone, on {count(table.samples, 'sample')}"
+        )
+
+    def _trials(self, event: TrialsEnded) -> None:
+        console.print(f"{count(event.measured, 'setting')} measured now; the study holds {event.known}")
+        if saved := saved_line(self._pruned):
+            console.print(saved)
+        for note in self._notes:
+            console.print(f"note: {large_skip_entry_line(note)}")
+        self.stopped = event.stopped
+        if event.stopped:
+            console.print("stopped after the setting in flight; the same command continues")

@@ -1,0 +1,56 @@
+"""The typed schema of conf/ and how it is composed. Below the command line only these dataclasses travel."""
+
+from quantlab.config.commands import (
+    COMMANDS,
+    METRICS,
+    OBJECTIVES,
+    ExportConfig,
+    QuantConfig,
+    ReportConfig,
+    RunConfig,
+    SensitivityCommandConfig,
+    StudyConfig,
+    SweepConfig,
+    VerifyConfig,
+)
+from quantlab.config.model import ArchitectureConfig, Dtype, ModelConfig, Weights
+from quantlab.config.study import (
+    Device,
+    EvaluationConfig,
+    ExecutorConfig,
+    LabConfig,
+    LimitConfig,
+    Placement,
+    Sampler,
+    SamplerConfig,
+    SensitivityConfig,
+    SpaceConfig,
+)
+
+__all__ = [
+    "COMMANDS",
+    "METRICS",
+    "OBJECTIVES",
+    "ArchitectureConfig",
+    "Device",
+    "Dtype",
+    "EvaluationConfig",
+    "ExecutorConfig",
+    "ExportConfig",
+    "LabConfig",
+    "LimitConfig",
+    "ModelConfig",
+    "Placement",
+    "QuantConfig",
+    "ReportConfig",
+    "RunConfig",
+    "Sampler",
+    "SamplerConfig",
+    "SensitivityCommandConfig",
+    "SensitivityConfig",
+    "SpaceConfig",
+    "StudyConfig",
+    "SweepConfig",
+    "VerifyConfig",
+    "Weights",
+]

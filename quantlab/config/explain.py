@@ -1,0 +1,136 @@
+"""Turns what Hydra and OmegaConf raise into one line with the field, the value and the valid choices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import MissingMandatoryValue
+from omegaconf.errors import OmegaConfBaseException
+
+from quantlab.config.commands import METRICS
+from quantlab.config.overrides import parse, values
+from quantlab.config.schema import field_names, groups, options
+from quantlab.config.study import LimitConfig
+from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
+
+_UNREADABLE = ("mismatched input", "no viable alternative", "extraneous input", "token recognition error")
+"""Parts of what the parser of overrides says."""
+
+
+@contextlib.contextmanager
+def explained(command: str, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Inside, a configuration that cannot be composed raises `ConfigError` with a one-line message.
+
+    Args:
+        command: a name of `quantlab.config.COMMANDS`.
+        overrides: what the user wrote.
+    """
+    try:
+        yield
+    except QuantlabError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(command, error, overrides) from None
+
+
+def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> QuantlabError:
+    """The one-line error for what Hydra or OmegaConf raised while composing a command's configuration."""
+    cause = error.__cause__ if error.__cause__ is not None else error
+    text = " ".join(str(error).split())
+    full_key = getattr(error, "full_key", None) or getattr(cause, "full_key", None) or ""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, value = error.missing_cfg_file.rpartition("/")
+        return unknown(group, value, sorted(error.options or options(group)))
+    if found := re.search(r"Could not override '([^']+)'.* Did you mean to override ([^ ?]+)\?", text):
+        return ConfigError(f"{found[1]!r} is no option of quantlab {command} (did you mean {found[2]!r}?)")
+    if found := re.search(r"Could not (?:override|find) '([^']+)'|Key '([^']+)' (?:is )?not in", text):
+        field = (found[1] or found[2]).partition("@")[0]
+        return no_option(command, full_key if _covers(full_key, field) else field, overrides)
+    if isinstance(error, MissingMandatoryValue) and (found := re.search(r"(?:value: |full_key: )(\S+)", str(error))):
+        return ConfigError(f"{found[1]}=VALUE must be given to quantlab {command}")
+    if isinstance(error, OverrideParseException) and "missing EQUAL" in text:
+        return ConfigError(f"{error.override!r} must be written as OPTION=VALUE")
+    if isinstance(error, OverrideParseException) or any(part in text for part in _UNREADABLE):
+        return ConfigError(f"{text[:200]}; quote values that hold spaces, brackets or commas")
+    return _wrong_value(full_key, str(getattr(error, "msg", None) or cause).splitlines()[0], overrides)
+
+
+def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> ConfigError:
+    """The error for a field or group that a command has not, with the nearest of those that it has."""
+    taken = groups(command)
+    names = list(dict.fromkeys([*field_names(command), *taken, *_limits(field)]))
+    given = [
+        value
+        for override in map(parse, overrides)
+        if override and override.key_or_group == field
+        for value in values(override)
+    ]
+    near = [f"{group}={value}" for value in given for group in taken if value in options(group)]
+    near = near or [repr(name) for name in _nearest_names(field, names)]
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    parent = _first_unknown(field, names).rpartition(".")[0]
+    siblings = [name for name in names if name.rpartition(".")[0] == parent]
+    return ConfigError(f"{field!r} is no option of quantlab {command}{hint}; choose from {', '.join(siblings)}")
+
+
+def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:
+    """The error for a value that a field does not take."""
+    if full_key and (found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)):
+        return unknown(full_key, found[1], found[2].split(", "))
+    written = [override for override in map(parse, overrides) if override and _covers(override.key_or_group, full_key)]
+    for override in written if full_key else ():
+        key, value = override.key_or_group, values(override)[0]
+        if "is not a ListConfig, list or tuple" in message:
+            return ConfigError(f"{key}={value} must be a list, such as [{value}]")
+        if "Cannot assign" in message:
+            return ConfigError(f"{key}={value} must hold entries; write {key}.NAME=VALUE")
+        if "is not a subclass of LimitConfig" in message:
+            return _no_limit(key, value)
+    return ConfigError(f"{full_key}: {message}" if full_key and full_key not in message else message)
+
+
+def _no_limit(key: str, value: str) -> QuantlabError:
+    """The error for a metric's limit that says neither max nor min, such as ``budget.memory_mb=3``."""
+    metric = key.rpartition(".")[2]
+    if metric in METRICS:
+        wishes = " or ".join(f"{name}={value}" for name in _limits(f"{key}.")[1:])
+        return ConfigError(f"{key}={value} is no limit; write {wishes}")
+    return ConfigError(f"{unknown('budget', metric, METRICS)} Write a limit as budget.METRIC.max=VALUE or .min=VALUE")
+
+
+def _limits(field: str) -> list[str]:
+    """A metric's entry of the budget and its fields, where the field is one of ``budget.METRIC``."""
+    entry = field.rpartition(".")[0]
+    is_limit = entry.rpartition(".")[0] == "budget"
+    return [entry, *(f"{entry}.{one.name}" for one in dataclasses.fields(LimitConfig))] if is_limit else []
+
+
+def _nearest_names(field: str, names: Sequence[str]) -> list[str]:
+    """The names that a mistyped one may have meant.
+
+    Those very like the whole of it; else those whose last part is alike; else those like its first unknown part.
+    """
+    leaves = {name: name.rpartition(".")[2] for name in names if "." in name}
+    alike = difflib.get_close_matches(field.rpartition(".")[2], set(leaves.values()), n=1, cutoff=0.8)
+    return (
+        difflib.get_close_matches(field, names, n=1, cutoff=0.85)
+        or [name for name, leaf in leaves.items() if "." in field and leaf in alike][:3]
+        or nearest(_first_unknown(field, names), names)
+    )
+
+
+def _first_unknown(field: str, names: Sequence[str]) -> str:
+    """The shortest beginning of a field with dots that is not among the names."""
+    parts = field.split(".")
+    beginnings = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    return next((name for name in beginnings if name not in names), field)
+
+
+def _covers(full_key: str, field: str) -> bool:
+    """Whether a key with all its parts is that of a field, of which only the last ones may be known."""
+    return full_key == field or full_key.endswith(f".{field}") or full_key.startswith(f"{field}.")

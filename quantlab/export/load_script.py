@@ -1,0 +1,145 @@
+"""Writes ``load.py``: a script without quantlab in it that loads the pipeline as its libraries document it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantlab.config import ModelConfig, Weights
+from quantlab.errors import ConfigError, ModelError
+from quantlab.export.configs import CONFIG_FILE
+from quantlab.pipelines.fetch import fetch, has_variant, locate
+from quantlab.spec import PipelineSpec
+
+_WIDTH = 110
+"""Characters after which a call of the script is broken into lines."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A quantized component: its name, its class, and the library of that."""
+
+    name: str
+    library: str
+    cls: str
+
+    @property
+    def config_class(self) -> str:
+        """Diffusers and transformers each have a ``BitsAndBytesConfig``, and each takes its own alone."""
+        return "BitsAndBytesConfig" if self.library == "diffusers" else f"{self.library}.BitsAndBytesConfig"
+
+
+def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: str = "") -> str:
+    """The script's text.
+
+    Args:
+        model: the pipeline.
+        spec: its setting; components that are not quantized are left to the pipeline.
+        on_cpu: whether it was measured on a CPU, for which diffusers needs help: the script then carries it.
+        remark: added to the first line.
+
+    Raises:
+        ConfigError, ModelError: where the pipeline cannot be found or read.
+    """
+    index = pipeline_index(model)
+    parts = [_part(index, name) for name, one in spec.items() if one.to_config() is not None]
+    pipeline = str(index["_class_name"])
+    diffusers = sorted({"BitsAndBytesConfig", pipeline, *(part.cls for part in parts if part.library == "diffusers")})
+    others = sorted({part.library for part in parts} - {"diffusers"})
+    loads = [line for part in parts for line in _load(model, part)]
+    if on_cpu:
+        loads = ["with bitsandbytes_without_gpu():  # does nothing where there is a GPU", *("    " + x for x in loads)]
+    given = [f"{part.name}={part.name}" for part in parts]
+    to_device = ["if torch.cuda.is_available():", "    pipe.to('cuda')"] if on_cpu else ["pipe.to('cuda')"]
+    lines = [
+        f'"""Loads {model.name} in the setting that quantlab exported{remark}; see README.md beside this file."""',
+        *(["", cpu_source()] if on_cpu else []),
+        "",
+        *(["# From here on: the pipeline.", ""] if on_cpu else []),
+        "import json",
+        "from pathlib import Path",
+        "",
+        "import torch",
+        *(f"import {library}" for library in others),
+        f"from diffusers import {', '.join(diffusers)}",
+        "",
+        f"source = {_source(model)!r}",
+        f"configs = json.loads(Path(__file__).with_name({CONFIG_FILE!r}).read_text())",
+        *loads,
+        *_call("pipe", f"{pipeline}.from_pretrained", ["source", *given, *_options(model)]),
+        *to_device,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def pipeline_index(model: ModelConfig) -> dict[str, Any]:
+    """The pipeline's ``model_index.json``, or what random weights would have there.
+
+    Raises:
+        ConfigError, ModelError: where it cannot be found or read.
+    """
+    if model.weights is Weights.random:
+        if model.architecture is None:
+            raise ConfigError(
+                f"model.weights='random' needs model.architecture, which model={model.name} does not have"
+            )
+        parts = {name: ["diffusers", model.architecture.component] for name in model.components}
+        return {"_class_name": model.architecture.pipeline, **parts}
+    file = fetch(model) / "model_index.json"
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
+
+
+def cpu_source() -> str:
+    """The code that a machine without a GPU needs, from `quantlab.bnb.cpu`, which imports nothing of quantlab."""
+    from quantlab.bnb import cpu
+
+    source = inspect.getsource(cpu)
+    docstring = ast.parse(source).body[0]
+    assert docstring.end_lineno is not None
+    return "\n".join(source.splitlines()[docstring.end_lineno :]).strip() + "\n"
+
+
+def _part(index: dict[str, Any], name: str) -> _Part:
+    library, cls = index[name]
+    return _Part(name, str(library), str(cls))
+
+
+def _source(model: ModelConfig) -> str:
+    """A folder by its whole path, or a repository."""
+    location = locate(model)
+    return str(Path(location.location).resolve()) if location.is_local else location.location
+
+
+def _options(model: ModelConfig, component: str = "") -> list[str]:
+    """Further arguments; a variant only for a component that has it, as other parts of the pipeline may alone."""
+    options = {name: value for name, value in locate(model).options.items() if name != "local_files_only"}
+    if (
+        component
+        and model.variant
+        and model.weights is Weights.checkpoint
+        and not has_variant(fetch(model) / component, model.variant)
+    ):
+        options.pop("variant", None)
+    return [f"dtype=torch.{model.dtype.value}", *(f"{name}={value!r}" for name, value in options.items())]
+
+
+def _load(model: ModelConfig, part: _Part) -> list[str]:
+    cls = part.cls if part.library == "diffusers" else f"{part.library}.{part.cls}"
+    config = f"quantization_config={part.config_class}.from_dict(configs[{part.name!r}])"
+    arguments = ["source", f"subfolder={part.name!r}", config, *_options(model, part.name)]
+    return _call(part.name, f"{cls}.from_pretrained", arguments)
+
+
+def _call(name: str, function: str, arguments: list[str]) -> list[str]:
+    line = f"{name} = {function}({', '.join(arguments)})"
+    if len(line) <= _WIDTH:
+        return [line]
+    return [f"{name} = {function}(", *(f"    {argument}," for argument in arguments), ")"]

@@ -1,0 +1,108 @@
+"""One measurement: the components under a setting, run on samples, and every metric of what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from quantlab.bnb.skip import Resolution
+from quantlab.frozen import FrozenDict, frozen
+from quantlab.lab.assembly import Assembly
+from quantlab.lab.provenance import gpu_state
+from quantlab.lab.replay import Replay, Stop, replay
+from quantlab.lab.samples import SampleSet
+from quantlab.metrics.metric import Evidence, Metric
+from quantlab.outcomes import Measurement, Pruned, SampleResult
+from quantlab.spec import PipelineSpec
+
+
+class Pruner(Protocol):
+    """Looks on while a setting is measured; see `quantlab.search.racing.RacingPruner`."""
+
+    @property
+    def confidence(self) -> float:
+        """With which a setting is beaten."""
+        ...
+
+    def dominated_by(self, samples: Sequence[SampleResult], metrics: Mapping[str, float]) -> int | None:
+        """Number of the row that beats a setting, from its results so far and its static metrics."""
+        ...
+
+
+def evaluate(
+    assembly: Assembly,
+    spec: PipelineSpec,
+    sample_set: SampleSet,
+    device: torch.device,
+    metrics: Sequence[Metric],
+    provenance: Mapping[str, Any],
+    warmup: int | None = None,
+    pruner: Pruner | None = None,
+    fidelity_is_meaningful: bool = True,
+) -> Measurement | Pruned:
+    """Measure a setting.
+
+    Args:
+        assembly: of the components; it is left under the setting.
+        spec: the setting.
+        sample_set: on the device.
+        device: where the components run.
+        metrics: what is computed. What a metric raises is raised.
+        provenance: kept with the measurement.
+        warmup: as of `quantlab.lab.replay.replay`.
+        pruner: may stop it after any sample but the last.
+        fidelity_is_meaningful: kept with the measurement.
+    """
+    start = time.perf_counter()
+    resolutions = assembly.assemble(spec)
+    static: dict[str, float] = {}
+    stop: Stop | None = None
+    if pruner is not None:  # it is told what is known before the first forward
+        held = Evidence(assembly.components, {}, 0)
+        static = {metric.name: float(metric.compute(held)) for metric in metrics if metric.static}
+        stop = _told(pruner, static)
+    observers = [metric.observe for metric in metrics if metric.observe is not None]
+    result = replay(assembly.components, sample_set, device, warmup, observers, stop)
+    evidence = Evidence(assembly.components, result.columns, result.peak_bytes)
+    found = {m.name: static[m.name] if m.name in static else float(m.compute(evidence)) for m in metrics}
+    state = gpu_state(device)
+    measurement = _measurement(
+        spec,
+        found,
+        result,
+        list(resolutions.values()),
+        wall_s=time.perf_counter() - start,
+        fidelity_is_meaningful=fidelity_is_meaningful,
+        provenance=frozen({**provenance, **({"gpu_state": state} if state else {})}),
+    )
+    if result.dominated_by is None or pruner is None:
+        return measurement
+    return Pruned(result.dominated_by, pruner.confidence, len(sample_set.samples), measurement)
+
+
+def _told(pruner: Pruner, static: Mapping[str, float]) -> Stop:
+    return lambda results: pruner.dominated_by(results, static)
+
+
+def _measurement(
+    spec: PipelineSpec, metrics: dict[str, float], result: Replay, resolutions: list[Resolution], **fields: Any
+) -> Measurement:
+    return Measurement(
+        spec=spec,
+        metrics=FrozenDict(metrics),
+        samples=result.samples,
+        forward_s=float(np.sum(result.columns["latency_ms"])) / 1e3,
+        warmup_s=sum(result.warmup_ms) / 1e3,
+        layers_quantized=sum(len(one.quantized) for one in resolutions),
+        layers_kept=sum(len(one.kept) for one in resolutions),
+        parameters_quantized=sum(one.parameters_quantized for one in resolutions),
+        parameters_kept=sum(one.parameters_kept for one in resolutions),
+        peak_memory_source=result.peak_source,
+        output_sha256=result.output_sha256,
+        notes=tuple(note for one in resolutions for note in one.notes),
+        **fields,
+    )

@@ -1,0 +1,161 @@
+"""Turns a component into any setting by putting modules in place.
+
+A layer's stored weight depends on nothing but the layer and the scheme (int8, nf4, ...), so each is made once and kept;
+a new threshold, compute dtype or skip list is then a matter of which modules stand where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from quantlab.bnb import layers as bnb_layers
+from quantlab.bnb.skip import Resolution, resolve, unquantized
+from quantlab.bnb.storage import bits
+from quantlab.lab.kernels import kernel_errors
+from quantlab.metrics.memory import layer_bytes
+from quantlab.spec import QuantSpec, ReferenceSpec
+
+_Slot = tuple[str, str]
+_REFERENCE = ReferenceSpec()
+
+
+class LayerCache:
+    """The linear layers of one component, unquantized and in the schemes made so far.
+
+    Layers beyond the setting at hand are dropped, least recently used first, once all together hold more than the
+    budget; those of the setting at hand always stay.
+
+    Args:
+        component: the reference; it is changed in place by `assemble` and whole again after `restore`.
+        device: where it runs. Layers whose weights are elsewhere stay there, and have a copy on the device where a
+            setting keeps them unquantized.
+        budget_bytes: what all made layers may hold.
+        name: of the component.
+
+    Attributes:
+        layers: the unquantized layers by path, in module order.
+        cached_bytes: what the made layers hold.
+    """
+
+    def __init__(
+        self, component: nn.Module, device: torch.device, budget_bytes: float = math.inf, name: str = ""
+    ) -> None:
+        self.component = component
+        self.name = name
+        self.layers = bnb_layers.linear_layers(component)
+        self.described = bnb_layers.described(component)
+        self.cached_bytes = 0
+        self.budget_bytes = budget_bytes
+        self._device = device
+        self._parents = {path: component.get_submodule(path.rpartition(".")[0])._modules for path in self.layers}
+        self._names = {path: path.rpartition(".")[2] for path in self.layers}
+        self._made: OrderedDict[_Slot, nn.Linear] = OrderedDict()
+        self._sizes: dict[_Slot, int] = {}
+        self._resolutions: dict[tuple[tuple[str, ...], float], Resolution] = {}
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes in which layers are kept, each once."""
+        return tuple(dict.fromkeys(scheme for _, scheme in self._made))
+
+    @property
+    def made(self) -> tuple[nn.Linear, ...]:
+        """The layers that are kept, least recently used first."""
+        return tuple(self._made.values())
+
+    def resolve(self, spec: QuantSpec) -> Resolution:
+        """The layers that a spec quantizes and keeps.
+
+        Raises:
+            ConfigError: for a skip entry that matches no layer.
+            NothingQuantizedError: where a quantizing spec leaves no layer to quantize.
+        """
+        if isinstance(spec, ReferenceSpec):
+            return unquantized(self.described)
+        key = spec.skip, bits(spec)
+        if key not in self._resolutions:
+            self._resolutions[key] = resolve(self.described, *key, self.name)
+        return self._resolutions[key]
+
+    def assemble(self, spec: QuantSpec) -> Resolution:
+        """Make the component what `from_pretrained` with the spec's config would have loaded."""
+        resolution = self.resolve(spec)
+        wanted: list[tuple[str, QuantSpec]] = [(path, spec) for path in resolution.quantized]
+        for path in resolution.kept:
+            if self.layers[path].weight.device == self._device:
+                self._put(path, self.layers[path])
+            else:
+                wanted.append((path, _REFERENCE))
+        slots = [(path, stored.scheme) for path, stored in wanted]
+        present = [slot in self._made for slot in slots]
+        for slot, here in zip(slots, present, strict=True):
+            if here:
+                self._made.move_to_end(slot)
+        needed = set(slots)
+        self._evict(needed)
+        for (path, stored), slot, here in zip(wanted, slots, present, strict=True):
+            if here:
+                bnb_layers.retune(stored, self._made[slot], self.layers[path])
+            else:
+                self._make(slot, stored)
+                self._evict(needed)
+            self._put(path, self._made[slot])
+        return resolution
+
+    @contextlib.contextmanager
+    def exchanged(self, path: str, spec: QuantSpec) -> Iterator[nn.Linear]:
+        """Inside, one layer is in a spec's scheme and all others are as they were."""
+        slot = path, spec.scheme
+        before = self._parents[path][self._names[path]]
+        if slot in self._made:
+            bnb_layers.retune(spec, self._made[slot], self.layers[path])
+        else:
+            self._make(slot, spec)
+        module = self._made[slot]
+        self._put(path, module)
+        try:
+            yield module
+        finally:
+            self._parents[path][self._names[path]] = before
+            if self.cached_bytes > self.budget_bytes and module is not before:
+                del self._made[slot]
+                self.cached_bytes -= self._sizes.pop(slot)
+
+    def restore(self) -> None:
+        """Make the component the reference again, wherever its weights are."""
+        for path, layer in self.layers.items():
+            self._put(path, layer)
+
+    def clear(self) -> None:
+        """Restore the reference and drop every made layer."""
+        self.restore()
+        self._made.clear()
+        self._sizes.clear()
+        self.cached_bytes = 0
+
+    def _make(self, slot: _Slot, spec: QuantSpec) -> None:
+        with kernel_errors():
+            module = bnb_layers.make(spec, self.layers[slot[0]], self._device)
+        self._made[slot] = module
+        self._sizes[slot] = layer_bytes(module)
+        self.cached_bytes += self._sizes[slot]
+
+    def _evict(self, needed: set[_Slot]) -> None:
+        while self._made and self.cached_bytes > self.budget_bytes:
+            slot = next(iter(self._made))  # the least recently used; those needed come last
+            if slot in needed:
+                return
+            path = slot[0]
+            module = self._made.pop(slot)
+            if self._parents[path][self._names[path]] is module:
+                self._put(path, self.layers[path])
+            self.cached_bytes -= self._sizes.pop(slot)
+
+    def _put(self, path: str, module: nn.Linear) -> None:
+        self._parents[path][self._names[path]] = module

@@ -1,0 +1,114 @@
+"""How close generated images are to the reference's: the second tier, for finalists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from quantlab.metrics import lpips
+from quantlab.metrics.prediction import IDENTICAL_DB
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Weights of MS-SSIM's five scales, finest first (Wang, Simoncelli and Bovik 2003, section 3.2)."""
+
+_WINDOW = 11
+"""Side of SSIM's window in pixels."""
+
+TOO_SMALL = "too_small"
+"""Why an image metric was not computed: the images are smaller than its window."""
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """A named number of two images.
+
+    Attributes:
+        name, unit, direction, label, digits: as of `quantlab.metrics.Metric`.
+        score: called with two tensors, 1 x 3 x height x width in float64 with values from 0 to 1; None where the images
+            are too small.
+        unavailable: a code of why it cannot be computed here; None where it can.
+        ranked: whether the report compares how it ranks settings with how SNR does.
+    """
+
+    name: str
+    unit: str
+    direction: Literal["maximize", "minimize"]
+    label: str
+    score: Callable[[Any, Any], float | None] = field(repr=False)
+    unavailable: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    ranked: bool = False
+    digits: int = 3
+
+
+def _psnr(image: Any, reference: Any) -> float:
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    return min(float(peak_signal_noise_ratio(image, reference, data_range=1.0)), IDENTICAL_DB)
+
+
+def _ssim(image: Any, reference: Any) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return float(structural_similarity_index_measure(image, reference, data_range=1.0))
+
+
+def _ms_ssim(image: Any, reference: Any) -> float | None:
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    betas = scale_weights(min(image.shape[-2:]))
+    if not betas:
+        return None
+    return float(multiscale_structural_similarity_index_measure(image, reference, data_range=1.0, betas=betas))
+
+
+PSNR_DB = ImageMetric("psnr_db", "dB", "maximize", "PSNR", _psnr, ranked=True, digits=1)
+SSIM = ImageMetric("ssim", "", "maximize", "SSIM", _ssim, ranked=True)
+MS_SSIM = ImageMetric("ms_ssim", "", "maximize", "MS-SSIM", _ms_ssim)
+LPIPS = ImageMetric("lpips", "", "minimize", "LPIPS", lpips.distance, lpips.unavailable)
+
+IMAGE_METRICS = {metric.name: metric for metric in (PSNR_DB, SSIM, MS_SSIM, LPIPS)}
+"""Image metrics by name."""
+
+
+def scale_weights(side: int) -> tuple[float, ...]:
+    """Weights of as many of MS-SSIM's scales as an image's shorter side in pixels allows.
+
+    Five from 176 pixels on. Below that the coarsest scales, whose halved images are smaller than the window, are left
+    out and the other weights are scaled to add up to 1: 64 pixels take three. Images of different sizes are not
+    comparable then. Empty below 11 pixels. For four scales torchmetrics asks for 99 pixels, the window for 88.
+    """
+    count = 0
+    while count < len(SCALE_WEIGHTS) and side // max(2**count, count**2) >= _WINDOW:
+        count += 1
+    weights = SCALE_WEIGHTS[:count]
+    return weights if count == len(SCALE_WEIGHTS) else tuple(weight / sum(weights) for weight in weights)
+
+
+def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[dict[str, float], dict[str, str]]:
+    """Each metric's mean over pairs of 8-bit RGB images, and why the others were not computed, by name.
+
+    MS-SSIM has as many scales as `scale_weights` allows; LPIPS is computed where nothing has to be downloaded.
+    """
+    scores: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    pairs = [(_to_tensor(a), _to_tensor(b)) for a, b in zip(images, references, strict=True)]
+    for metric in IMAGE_METRICS.values():
+        reason = metric.unavailable()
+        values = [] if reason else [metric.score(a, b) for a, b in pairs]
+        known = [value for value in values if value is not None]
+        if known and len(known) == len(pairs):
+            scores[metric.name] = sum(known) / len(known)
+        elif pairs:
+            missing[metric.name] = reason or TOO_SMALL
+    return scores, missing
+
+
+def _to_tensor(image: Image) -> Any:
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].double() / 255

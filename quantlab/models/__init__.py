@@ -1,1 +1,0 @@
-"""Loads pipelines. Nothing in here knows an architecture; that is what conf/model/ is for."""

@@ -1,0 +1,34 @@
+"""What comes back over the waist: plain, versioned, picklable data. Loads no torch."""
+
+from quantlab.outcomes.description import LabDescription, Layer, Placement
+from quantlab.outcomes.images import GeneratedImages
+from quantlab.outcomes.measurement import ErrorType, Failure, LargeSkipEntry, Measurement, Pruned, SampleResult
+from quantlab.outcomes.noise_floor import NoiseFloor
+from quantlab.outcomes.sensitivity_table import SensitivityTable
+from quantlab.outcomes.verification import Verification
+
+Outcome = (
+    Measurement | Pruned | Failure | LabDescription | NoiseFloor | SensitivityTable | GeneratedImages | Verification
+)
+"""What any task may come to."""
+
+Evaluated = Measurement | Pruned | Failure
+"""What evaluating a setting may come to."""
+
+__all__ = [
+    "ErrorType",
+    "Evaluated",
+    "Failure",
+    "GeneratedImages",
+    "LabDescription",
+    "LargeSkipEntry",
+    "Layer",
+    "Measurement",
+    "NoiseFloor",
+    "Outcome",
+    "Placement",
+    "Pruned",
+    "SampleResult",
+    "SensitivityTable",
+    "Verification",
+]

@@ -1,0 +1,74 @@
+"""What a lab says of itself once it is open: the model, where it runs, and what its numbers belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from quantlab.frozen import FrozenDict
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the reference's weights stay, and what decided it; sizes in bytes, 0 where nothing was counted.
+
+    Attributes:
+        streamed: whether they stay on the host, from where each layer is quantized on its way.
+        decision: "host" (the device is the host), "asked" (by ``lab.placement``), "fits" or "too_large".
+        weight_bytes: of the unquantized components.
+        int8_bytes: of their int8 weights.
+        activation_bytes: set aside for a forward.
+        free_bytes, total_bytes: of the device.
+        other_bytes: held by other processes.
+    """
+
+    streamed: bool
+    decision: str
+    weight_bytes: int = 0
+    int8_bytes: int = 0
+    activation_bytes: int = 0
+    free_bytes: int = 0
+    total_bytes: int = 0
+    other_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a component.
+
+    Attributes:
+        path: within the component.
+        parameters: weights.
+        bytes: what they take unquantized.
+        always_kept: whether the library itself keeps it in high precision (``_keep_in_fp32_modules``).
+    """
+
+    path: str
+    parameters: int
+    bytes: int
+    always_kept: bool = False
+
+
+@dataclass(frozen=True)
+class LabDescription:
+    """A lab that is open.
+
+    Attributes:
+        model_fingerprint: digest of the model's files, or of what random weights are made from.
+        samples_fingerprint: digest of every recorded input and output.
+        samples: how many there are.
+        layers: component -> its linear layers, in module order.
+        placement: of the reference.
+        provenance: versions and device.
+        open_s: seconds that loading and recording took.
+        recording_s: seconds of it that recording the samples took; 0 where they were known.
+    """
+
+    model_fingerprint: str
+    samples_fingerprint: str
+    samples: int
+    layers: FrozenDict[str, tuple[Layer, ...]]
+    placement: Placement
+    provenance: FrozenDict[str, Any]
+    open_s: float = 0.0
+    recording_s: float = 0.0

@@ -1,0 +1,174 @@
+"""Finds the weights that a model's configuration names, and says clearly where they are not."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantlab.config import ModelConfig
+from quantlab.errors import ConfigError, ModelError, unknown
+from quantlab.tiny_sd3 import pipeline_folder
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a pipeline is loaded from.
+
+    Attributes:
+        location: a local folder, or a repository on the Hub.
+        options: further keyword arguments of ``from_pretrained``.
+    """
+
+    location: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return Path(self.location).is_dir()
+
+
+def locate(model: ModelConfig) -> Location:
+    """The pipeline's folder or repository, its structure checked where it is local.
+
+    Raises:
+        ConfigError: where the configuration names no weights.
+        ModelError: for a folder that is missing, no diffusers pipeline, or without readable safetensors.
+    """
+    options = {name: value for name in ("revision", "variant") if (value := getattr(model, name)) is not None}
+    if model.path is not None:
+        folder = Path(model.path).expanduser()
+        check_folder(folder, model, f"model.path={model.path!r}")
+        return Location(str(folder), {**options, "local_files_only": True})
+    if model.embedded is not None:
+        return Location(str(pipeline_folder(model.embedded)), {"local_files_only": True})
+    if model.repo is not None:
+        return Location(model.repo, options)
+    raise ConfigError("model has no weights: set model.path=FOLDER or model.repo=OWNER/NAME")
+
+
+def fetch(model: ModelConfig) -> Path:
+    """The pipeline's folder on this machine; a repository's is that of the Hugging Face cache, filled where it is not.
+
+    Raises:
+        ConfigError, ModelError: as `locate`, and for a repository that cannot be had or whose cache is incomplete.
+    """
+    place = locate(model)
+    if place.is_local:
+        return Path(place.location)
+    folder = _download(place.location, model.revision, model.variant)
+    check_folder(folder, model, f"model.repo={model.repo!r}")
+    return folder
+
+
+@functools.cache
+def _download(repo: str, revision: str | None, variant: str | None) -> Path:
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(DiffusionPipeline.download(repo, revision=revision, variant=variant, use_safetensors=True))
+    except (OSError, ValueError, HfHubHTTPError) as error:  # whatever a broken network or cache happens to break
+        # what the Hub answered, diffusers hides behind an OSError of its own where it looked into the cache after it
+        answer = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
+        name, elsewhere = (
+            f"model.repo={repo!r}",
+            "or pass a local folder with model.path=FOLDER; model=tiny_sd3 needs nothing",
+        )
+        if isinstance(answer, GatedRepoError):
+            message = (
+                f"{name} is gated: accept its licence at https://huggingface.co/{repo} and run `hf auth login`, "
+                f"{elsewhere}; with model.weights=random its memory and latency are measured without a download"
+            )
+        elif isinstance(answer, RevisionNotFoundError):
+            message = f"{name} has no model.revision={revision!r}"
+        elif isinstance(answer, RepositoryNotFoundError):
+            message = (
+                f"{name} is not on the Hub, or it is private and you are not logged in (`hf auth login`); check the "
+                f"name, {elsewhere}"
+            )
+        elif found := re.search(r"is incomplete: (.+?\))\. ", " ".join(str(error).split())):
+            message = f"{name} is only half in the Hugging Face cache: {found[1]}; fetch it again, {elsewhere}"
+        else:
+            first = " ".join(str(error).split()).partition(" Please set")[0][:400]
+            asked = "; HF_HUB_OFFLINE forbids to ask the Hub" if constants.HF_HUB_OFFLINE else " and on the Hub"
+            message = (
+                f"{name} cannot be loaded: looked in the Hugging Face cache{asked} ({first}). The repository may be "
+                f"gated: accept its licence at https://huggingface.co/{repo} and run `hf auth login`, {elsewhere}; "
+                "with model.weights=random its memory and latency are measured without a download"
+            )
+        raise ModelError(message) from error
+
+
+def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
+    """Check that a folder holds a whole pipeline.
+
+    Args:
+        folder: the folder.
+        model: whose components must be there with weights.
+        name: what to call the folder, such as ``model.path='...'``.
+
+    Raises:
+        ModelError: naming what is missing.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{name} is not a folder; give a pipeline saved in diffusers' format")
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        raise ModelError(f"{name} is no diffusers pipeline: it has no model_index.json")
+    try:
+        index = json.loads(index_file.read_text())
+    except ValueError as error:
+        raise ModelError(f"{name}: model_index.json cannot be read ({error})") from None
+    if not isinstance(index, dict):
+        raise ModelError(f"{name} is no diffusers pipeline: its model_index.json names no parts")
+    listed = {name: value for name, value in index.items() if not name.startswith("_") and isinstance(value, list)}
+    parts = [part for part, value in listed.items() if value and value[0]]
+    for component in model.components:
+        if component not in parts:
+            raise unknown("model.components", component, parts)
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise ModelError(f"{name}: its folder {part}/ is missing; fetch the pipeline again")
+        check_weights(folder / part, required=part in model.components)
+    if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
+        raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
+
+
+def has_variant(folder: Path, variant: str) -> bool:
+    """Whether a component has weights of a variant; a pipeline's other parts may have, as diffusers allows."""
+    return any(f".{variant}." in file.name or f".{variant}-" in file.name for file in folder.glob("*.safetensors"))
+
+
+def check_weights(folder: Path, required: bool = True) -> None:
+    """Read the header of every safetensors file of a component, and see that no shard is missing.
+
+    Raises:
+        ModelError: where there is no such file though there must be, or one is missing or cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    other = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
+    if not files and (required or other):
+        found = f"only {', '.join(other)}" if other else "none"
+        raise ModelError(f"{folder} holds no safetensors weights ({found} found); quantlab reads no other format")
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (folder / shard).exists())
+        if missing and (required or len(missing) < len(shards)):
+            raise ModelError(
+                f"{folder} lacks {len(missing)} of {len(shards)} weight files, {missing[0]} among them: it was fetched "
+                "half; fetch it again"
+            )
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} cannot be read, it may be cut short ({error}); fetch it again") from None

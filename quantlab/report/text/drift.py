@@ -1,0 +1,27 @@
+"""A warning where the machine was noisy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantlab.metrics.latency import LATENCY_MS, TOLERANCE
+from quantlab.report.text.values import join, number
+from quantlab.study.drift import Check, is_noisy, spread
+
+_WHEN = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
+
+
+def drift_line(checks: Sequence[Check], name: str) -> str:
+    """A warning where one setting's latencies are further apart than `TOLERANCE`; else empty.
+
+    Args:
+        checks: of one setting.
+        name: what it is called.
+    """
+    if not is_noisy(checks):
+        return ""
+    times = join([f"{number(LATENCY_MS, check.latency_ms)} {_WHEN[check.when]}" for check in checks])
+    return (
+        f"the machine was noisy: {name} took {times}, a spread of {100 * spread(checks):.2g} % "
+        f"(at most {100 * TOLERANCE:g} % is normal); ignore smaller differences in latency"
+    )

@@ -1,0 +1,120 @@
+"""Predicts a setting from layer sensitivities: squared errors, bytes and milliseconds of single layers are added up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from quantlab.arrays import Mask
+from quantlab.metrics.prediction import IDENTICAL_DB, snr_db
+from quantlab.outcomes import Measurement, SensitivityTable
+from quantlab.sensitivity.minimal_skip_list import kept_mask
+from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a setting is expected to measure; each field is the metric of that name, in its unit."""
+
+    snr_db: float
+    memory_bytes: float
+    latency_ms: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The same by the metrics' names."""
+        return dataclasses.asdict(self)
+
+
+PREDICTED = tuple(field.name for field in dataclasses.fields(Prediction))
+"""Metrics that are predicted."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a whole component under one bare spec measured beyond the sum of its layers.
+
+    Attributes:
+        snr_db: added to the SNR.
+        latency_ms: added to the latency in proportion to the parameters quantized.
+    """
+
+    snr_db: float = 0.0
+    latency_ms: float = 0.0
+
+
+class Predictor:
+    """Predictions from layer sensitivities alone, and corrected by what was measured.
+
+    Errors of layers do not add up exactly, and neither do their times: what a whole component under a bare spec, one
+    without a skip list, measured beyond the sum is added to all settings of that bare spec.
+
+    Args:
+        table: the layer sensitivities.
+        measured: settings of the component with their measurements.
+    """
+
+    def __init__(self, table: SensitivityTable, measured: Iterable[tuple[QuantSpec, Measurement]] = ()) -> None:
+        self.table = table
+        self._base_ms = table.reference_latency_ms
+        pairs = list(measured)
+        for spec, measurement in pairs:
+            if isinstance(spec, ReferenceSpec):
+                self._base_ms = measurement.metrics.get("latency_ms", self._base_ms)
+        self._corrections: dict[tuple[Any, ...], Correction] = {}
+        for spec, measurement in pairs:
+            if not spec.skip and table.covers(spec):
+                raw = self._sums(spec, np.zeros(len(table.layers), dtype=bool))
+                self._corrections[correction_key(spec)] = Correction(
+                    measurement.metrics.get("snr_db", raw.snr_db) - raw.snr_db,
+                    measurement.metrics.get("latency_ms", raw.latency_ms) - raw.latency_ms,
+                )
+
+    def predict(self, spec: QuantSpec) -> Prediction:
+        """What a setting is expected to measure.
+
+        Raises:
+            ConfigError: for a setting whose scheme the sensitivities do not hold.
+        """
+        if isinstance(spec, ReferenceSpec):
+            return Prediction(IDENTICAL_DB, self.table.reference_bytes, self._base_ms)
+        return self.predict_kept(spec, kept_mask(self.table.layers, spec.skip))
+
+    def predict_kept(self, spec: QuantSpec, kept: Mask) -> Prediction:
+        """The same for a bare spec and the layers that it leaves unquantized, whatever the spec's own skip list."""
+        sums, correction = self._sums(spec, kept), self.correction(spec)
+        share = self.table.parameters[~kept].sum() / self.table.parameters.sum()
+        return Prediction(
+            min(sums.snr_db + correction.snr_db, IDENTICAL_DB),
+            sums.memory_bytes,
+            sums.latency_ms + share * correction.latency_ms,
+        )
+
+    def correction(self, spec: QuantSpec) -> Correction:
+        """What is added to a bare spec's sums: as measured, or as of the measured one most like it."""
+        wanted = correction_key(spec)
+        alike = [known for known in self._corrections if known[0] == wanted[0]]
+        if not alike:
+            return Correction()
+        return self._corrections[min(alike, key=lambda known: _unlike(known, wanted))]
+
+    def _sums(self, spec: QuantSpec, kept: Mask) -> Prediction:
+        memory = self.table.reference_bytes - float(self.table.saved(spec)[~kept].sum())
+        latency = self._base_ms + float(self.table.latency_changes(spec)[~kept].sum())
+        return Prediction(snr_db(self.table.signal, self.table.error(spec, kept)), memory, latency)
+
+
+def correction_key(spec: QuantSpec) -> tuple[Any, ...]:
+    """What settings that share a correction have in common, what matters most first; only equal firsts compare."""
+    if isinstance(spec, Int8Spec):
+        return ((spec.family, spec.threshold > 0), spec.threshold, spec.has_fp16_weight)
+    assert isinstance(spec, Int4Spec)
+    return ((spec.family, False), spec.compute_dtype, spec.double_quant)
+
+
+def _unlike(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[float, ...]:
+    return tuple(abs(a - b) if isinstance(a, float) else float(a != b) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,169 @@
+"""What the parts of a session share: the study, who does its tasks, and what it is to find."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from quantlab.config import StudyConfig, SweepConfig, Weights
+from quantlab.errors import ConfigError, StudyError
+from quantlab.executors import Describe, Executor, LabSetup, Progress, Task, open_executor
+from quantlab.metrics.budget import Budget, parse_budget
+from quantlab.metrics.metric import Metric
+from quantlab.metrics.pareto import judged
+from quantlab.metrics.registry import measured
+from quantlab.outcomes import LabDescription, Outcome
+from quantlab.session.events import Event, LabOpened, Phase, PhaseAdvanced, PhaseEnded, PhaseStarted, StudyOpened
+from quantlab.study.config_file import read_config, write_config
+from quantlab.study.identity import identity
+from quantlab.study.store import StudyStore, study_folder
+from quantlab.study.winner import check_rule
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration asks for, checked.
+
+    Attributes:
+        config: the configuration.
+        metrics: what is measured.
+        objectives: what is optimised, the most important first.
+        budget: limits.
+    """
+
+    config: SweepConfig
+    metrics: tuple[Metric, ...]
+    objectives: tuple[Metric, ...]
+    budget: Budget
+
+
+def plan(config: SweepConfig) -> Plan:
+    """Check what needs neither a model nor a device.
+
+    Raises:
+        ConfigError: for the first thing that cannot be meant.
+    """
+    for name, least in (("prompts", 1), ("timesteps", 1), ("images", 0), ("finalists", 1), ("held_out", 0)):
+        if getattr(config.evaluation, name) < least:
+            raise ConfigError(f"evaluation.{name}={getattr(config.evaluation, name)} must be at least {least}")
+    if not config.model.components:
+        raise ConfigError("model.components=[] is empty: name at least one component of the pipeline")
+    metrics, objectives = measured(config.metrics, config.objectives)
+    meaningful = config.model.weights is not Weights.random
+    if not judged(objectives, meaningful):
+        names = ", ".join(metric.name for metric in objectives)
+        raise ConfigError(f"objectives=[{names}] cannot be judged: the weights are random, so fidelity means nothing")
+    budget = parse_budget(config.budget, metrics, meaningful)
+    check_rule(config.rule, objectives, meaningful)
+    return Plan(config, metrics, objectives, budget)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open study with its executor.
+
+    Attributes:
+        plan: what is to be found.
+        store: the study, locked; nobody else writes it.
+        executor: who does tasks.
+        description: of the lab.
+        on_event: told what happens.
+    """
+
+    plan: Plan
+    store: StudyStore
+    executor: Executor
+    description: LabDescription
+    on_event: OnEvent
+
+    @property
+    def config(self) -> SweepConfig:
+        """The study's configuration."""
+        return self.plan.config
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the lab's numbers belong to."""
+        return identity(self.config, self.description, self.plan.objectives)
+
+    def do(self, task: Task) -> Outcome:
+        """What a single task comes to.
+
+        Raises:
+            Exception: what it raised that is no outcome of a setting.
+        """
+        return self.executor.submit(task).result()
+
+    @contextlib.contextmanager
+    def phase(self, phase: Phase, total: int | None = None, estimate_s: float | None = None) -> Iterator[None]:
+        """Tell that a part begins and ends."""
+        self.on_event(PhaseStarted(phase, total, estimate_s))
+        yield
+        self.on_event(PhaseEnded(phase))
+
+
+_PHASES = {"MeasureSensitivities": Phase.sensitivities, "GenerateImages": Phase.images}
+
+
+@contextlib.contextmanager
+def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = None) -> Iterator[Session]:
+    """The session of a plan.
+
+    Bad input ends before the study's folder is made, as far as it shows before anything is loaded.
+
+    Args:
+        plan: as of `plan`.
+        on_event: told what happens.
+        sensitivities_known: whether the study holds the layer sensitivities that it needs; None where it needs none.
+
+    Raises:
+        QuantlabError: where the model, the device or the study cannot be had.
+    """
+    config = plan.config
+    folder = study_folder(config.results_dir, config.study)
+    setup = LabSetup(
+        config.model,
+        config.evaluation,
+        config.device,
+        config.lab,
+        tuple(plan.metrics),
+        str(folder / "samples.safetensors"),
+        sensitivities_known is False,
+    )
+
+    def on_progress(progress: Progress) -> None:
+        phase = _PHASES.get(type(progress.task).__name__)
+        if phase is not None:
+            on_event(PhaseAdvanced(phase, progress.done, progress.total))
+
+    with open_executor(setup, config.executor, on_progress) as executor, StudyStore(folder, plan.objectives) as store:
+        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, config)))
+        on_event(PhaseStarted(Phase.opening))
+        description = executor.submit(Describe()).result()
+        assert isinstance(description, LabDescription)
+        on_event(PhaseEnded(Phase.opening))
+        session = Session(plan, store, executor, description, on_event)
+        store.claim(session.identity, plan.metrics)
+        yield session
+
+
+def begin(session: Session, settings: int | None) -> None:
+    """Keep the configuration beside the journal, and tell what is measured and where."""
+    write_config(session.config, session.store.folder)
+    session.on_event(LabOpened(session.description, settings, len(session.store.known())))
+
+
+def as_sweep(config: StudyConfig) -> SweepConfig:
+    """The configuration of a study without a search, as the study keeps it."""
+    return config if isinstance(config, SweepConfig) else SweepConfig(sweep="sensitivity", **vars(config))
+
+
+def _budget_changed(store: StudyStore, config: SweepConfig) -> bool:
+    try:
+        return read_config(store.folder).budget != config.budget
+    except StudyError:  # the study is new
+        return False

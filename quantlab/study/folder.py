@@ -1,0 +1,42 @@
+"""A study's folder: its name and its lock."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from quantlab.errors import ConfigError, StudyError
+
+
+def study_folder(results_dir: str, name: str) -> Path:
+    """The folder of a study by name.
+
+    Raises:
+        ConfigError: for a name with a path or anything else but letters, digits and ``._-`` in it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
+    return Path(results_dir) / name
+
+
+def locked(folder: Path) -> FileLock:
+    """The lock of a study's folder, taken; the folder is made where it is new.
+
+    Raises:
+        StudyError: where another process holds it.
+        ConfigError: for a folder that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        lock = FileLock(folder / "study.lock")
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StudyError(f"study={folder.name!r} is being written by another process; wait for it to end") from None
+    except OSError as error:
+        raise ConfigError(f"results_dir={str(folder.parent)!r} cannot be written ({error.strerror})") from None
+    return lock

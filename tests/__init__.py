@@ -1,0 +1,1 @@
+"""The tests, and under `tests.benchmarks` what times or compares quantlab itself."""

@@ -1,0 +1,1 @@
+"""What times or compares quantlab itself: ``python -m tests.benchmarks NAME... [OVERRIDES]``, or ``make bench``."""

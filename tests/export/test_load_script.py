@@ -1,0 +1,55 @@
+"""``load.py`` as a user runs it: in a process without quantlab, and on a study that was really measured."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from export.test_export import exported, row_of, view
+
+from quantlab.config import Device
+from quantlab.export import export, export_folder
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
+
+LOAD = """
+import runpy, sys
+pipe = runpy.run_path(sys.argv[1])["pipe"]
+quantized = [m for m in pipe.transformer.modules() if type(m).__name__ in ("Linear8bitLt", "Linear4bit")]
+ours = [name for name in sys.modules if name.partition(".")[0] == "quantlab"]
+print(type(pipe).__name__, len(quantized), ours)
+"""
+
+
+@pytest.mark.parametrize("spec", [Int8Spec(3), Int4Spec("fp4")], ids=lambda spec: spec.family)
+def test_the_script_loads_the_quantized_pipeline_anywhere_and_without_quantlab(spec: QuantSpec, tmp_path: Path) -> None:
+    one = view(tmp_path)
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(exported(one, row_of(one, spec)), folder)
+    command = [sys.executable, "-c", LOAD, str(folder / "load.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["StableDiffusion3Pipeline", "88", "[]"]
+
+
+@pytest.mark.parametrize("family", ["int8", "nf4"])
+def test_the_script_loads_a_component_that_gives_the_measured_outputs(
+    family: str, small_study: Path, tmp_path: Path
+) -> None:
+    from quantlab.lab.replay import replay
+    from quantlab.lab.samples import load
+    from quantlab.pipelines.load import resolve_device
+    from quantlab.study.study import open_study
+
+    shutil.copytree(small_study, tmp_path / "small")
+    study = open_study(tmp_path / "small")
+    row = next(row for row in study.rows if row.measurement and row.spec.family == family)
+    folder = export(study, row, "it is a test", export_folder(study, row))
+    transformer = runpy.run_path(str(folder / "load.py"))["pipe"].transformer.eval()
+    device = resolve_device(Device.cpu)
+    result = replay({"transformer": transformer}, load(study.folder / "samples.safetensors", device), device)
+    assert row.measurement is not None
+    assert isinstance(row.spec, PipelineSpec)
+    assert result.output_sha256 == row.measurement.output_sha256

@@ -1,0 +1,228 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from quantlab.config.compose import compose
+from quantlab.errors import ConfigError
+from quantlab.pipelines import tensors
+from quantlab.pipelines.call import Caller, Embeddings
+from quantlab.pipelines.load import load_pipeline
+
+CPU = torch.device("cpu")
+
+
+class Component(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, hidden):
+        self.calls += 1
+        return hidden
+
+
+class Pipeline:
+    """Embeds its prompt and a negative one by `encode_prompt`, then calls its component."""
+
+    def __init__(self, negative="nothing"):
+        self.transformer = Component()
+        self.negative = negative
+        self.embedded = []
+
+    def encode_prompt(self, prompt, device=None):
+        self.embedded.append(prompt)
+        value = float(len(self.embedded))
+        return torch.full((1, 2), value), None, [torch.tensor([value, float(len(prompt))])]
+
+    def __call__(self, prompt, generator, output_type, return_dict):
+        positive, none, (length,) = self.encode_prompt(prompt, device="cpu")
+        negative, _, _ = self.encode_prompt(self.negative)
+        assert none is None
+        return (self.transformer(torch.cat([positive.flatten(), negative.flatten(), length])).tolist(),)
+
+
+class WithoutEncodePrompt:
+    def __init__(self):
+        self.transformer = Component()
+
+    def __call__(self, prompt, generator, output_type, return_dict):
+        return (self.transformer(torch.tensor([float(len(prompt))])).tolist(),)
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    return Embeddings(tmp_path, CPU)
+
+
+def call(pipeline, embeddings, prompt):
+    return Caller(pipeline, None, embeddings)(prompt, 0, "latent")
+
+
+def test_a_second_call_of_a_prompt_embeds_nothing_and_gives_the_same(embeddings):
+    pipeline = Pipeline()
+    assert not embeddings.has("a cat")
+    first = call(pipeline, embeddings, "a cat")
+    assert pipeline.embedded == ["a cat", "nothing"]
+    assert embeddings.has("a cat")
+    assert call(pipeline, embeddings, "a cat") == first
+    assert pipeline.embedded == ["a cat", "nothing"]
+    assert pipeline.transformer.calls == 2
+
+
+def test_embeddings_outlive_the_pipeline_and_the_object(tmp_path):
+    first = call(Pipeline(), Embeddings(tmp_path, CPU), "a cat")
+    other = Pipeline()
+    assert call(other, Embeddings(tmp_path, CPU), "a cat") == first
+    assert other.embedded == []
+
+
+def test_several_embeddings_of_one_call_are_answered_in_their_order(embeddings):
+    first = call(Pipeline(), embeddings, "a cat")
+    assert first == [1, 1, 2, 2, 1, len("a cat")]
+    assert call(Pipeline(negative="something else"), embeddings, "a cat") == first
+
+
+def test_another_prompt_is_embedded_afresh(embeddings):
+    pipeline = Pipeline()
+    call(pipeline, embeddings, "a cat")
+    assert not embeddings.has("a dog")
+    assert call(pipeline, embeddings, "a dog") == [3, 3, 4, 4, 3, len("a dog")]
+    assert pipeline.embedded == ["a cat", "nothing", "a dog", "nothing"]
+
+
+def test_another_folder_knows_nothing(tmp_path):
+    call(Pipeline(), Embeddings(tmp_path, CPU), "a cat")
+    (tmp_path / "other").mkdir()
+    assert not Embeddings(tmp_path / "other", CPU).has("a cat")
+
+
+def test_without_embeddings_every_call_embeds(tmp_path):
+    pipeline = Pipeline()
+    assert call(pipeline, None, "a cat") != call(pipeline, None, "a cat")
+    assert len(pipeline.embedded) == 4
+
+
+def test_a_pipeline_that_embeds_more_than_it_did_is_answered_and_the_rest_embedded(embeddings):
+    pipeline = Pipeline()
+    with embeddings.used(pipeline, "a cat"):
+        pipeline.encode_prompt("a cat")
+    call(pipeline, embeddings, "a cat")
+    assert pipeline.embedded == ["a cat", "nothing"]
+    call(pipeline, embeddings, "a cat")
+    assert pipeline.embedded == ["a cat", "nothing"]
+
+
+def test_encode_prompt_is_the_pipeline_s_own_again_afterwards(embeddings):
+    pipeline = Pipeline()
+    call(pipeline, embeddings, "a cat")
+    assert "encode_prompt" not in vars(pipeline)
+
+
+def test_encode_prompt_is_the_pipeline_s_own_again_after_an_error_and_half_an_answer_is_not_kept(embeddings):
+    pipeline = Pipeline()
+    with pytest.raises(KeyError), embeddings.used(pipeline, "a cat"):
+        raise KeyError(pipeline.encode_prompt("a cat"))
+    assert "encode_prompt" not in vars(pipeline)
+    assert not embeddings.has("a cat")
+
+
+def test_an_encode_prompt_that_fails_leaves_the_prompt_unknown(embeddings, tmp_path):
+    pipeline = Pipeline()
+    pipeline.__class__ = type("Failing", (Pipeline,), {"encode_prompt": lambda self, *args, **kwargs: 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        call(pipeline, embeddings, "a cat")
+    assert not embeddings.has("a cat")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_without_encode_prompt_is_called_as_it_is(embeddings, tmp_path):
+    pipeline = WithoutEncodePrompt()
+    assert call(pipeline, embeddings, "a cat") == [5]
+    assert vars(pipeline).keys() == {"transformer"}
+    assert not embeddings.has("a cat")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_embed_embeds_every_prompt_of_the_call_and_stops_before_the_component_computes(embeddings):
+    pipeline = Pipeline()
+    Caller(pipeline, None, embeddings).embed([pipeline.transformer], "a cat")
+    assert pipeline.embedded == ["a cat", "nothing"]
+    assert pipeline.transformer.calls == 0
+    assert embeddings.has("a cat")
+    assert call(pipeline, embeddings, "a cat") == [1, 1, 2, 2, 1, 5]
+    assert pipeline.embedded == ["a cat", "nothing"]
+    assert pipeline.transformer.calls == 1
+
+
+def test_embed_leaves_the_component_free_to_compute_even_after_an_error(embeddings):
+    pipeline = Pipeline(negative=None)
+    with pytest.raises(TypeError):
+        Caller(pipeline, None, embeddings).embed([pipeline.transformer], "a dog")
+    pipeline.negative = "nothing"
+    assert call(pipeline, embeddings, "a cat")
+    assert pipeline.transformer.calls == 1
+
+
+def test_embed_of_a_pipeline_without_encode_prompt_learns_nothing_and_computes_nothing(embeddings):
+    pipeline = WithoutEncodePrompt()
+    Caller(pipeline, None, embeddings).embed([pipeline.transformer], "a cat")
+    assert pipeline.transformer.calls == 0
+    assert not embeddings.has("a cat")
+
+
+def test_a_keyword_that_the_pipeline_does_not_take_is_an_error_that_names_it(embeddings):
+    with pytest.raises(ConfigError, match=r"model\.call does not fit Pipeline: .*'guidnace_scale'"):
+        Caller(Pipeline(), {"guidnace_scale": 3.0}, embeddings)("a cat", 0, "latent")
+
+
+def test_another_type_error_of_the_pipeline_stays_what_it_is():
+    with pytest.raises(TypeError) as error:
+        Caller(Pipeline())(None, 0, "latent")
+    assert not isinstance(error.value, ConfigError)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = compose("run", ["model=tiny_sd3"]).model
+    return dataclasses.replace(model, call={**model.call, "num_inference_steps": 2})
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny):
+    return load_pipeline(tiny)
+
+
+def test_a_call_from_known_embeddings_needs_no_text_encoder_and_gives_the_same_bits(tiny, pipeline, embeddings):
+    prompt = tiny.prompts[0]
+    plain = Caller(pipeline, tiny.call)(prompt, 3, "latent")
+    Caller(pipeline, tiny.call, embeddings).embed([pipeline.transformer], prompt)
+    encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    bare = Caller(load_pipeline(tiny, {"transformer": pipeline.transformer}, without=encoders), tiny.call, embeddings)
+    assert all(getattr(bare.pipeline, name) is None for name in encoders)
+    assert bare.pipeline.transformer is pipeline.transformer
+    assert torch.equal(bare(prompt, 3, "latent"), plain)
+    assert not torch.equal(bare(prompt, 4, "latent"), plain)
+    with pytest.raises(TypeError):
+        bare(tiny.prompts[1], 3, "latent")
+
+
+def test_what_is_kept_is_what_encode_prompt_gave(tiny, pipeline, embeddings, tmp_path):
+    Caller(pipeline, tiny.call, embeddings).embed([pipeline.transformer], tiny.prompts[0])
+    (file,) = tmp_path.iterdir()
+    (kept,) = tensors.load(file, CPU)
+    with torch.no_grad():
+        given = pipeline.encode_prompt(tiny.prompts[0], None, None, max_sequence_length=32, device=CPU)
+    assert len(kept) == len(given) == 4
+    for left, right in zip(kept, given, strict=True):
+        assert left.dtype == right.dtype == torch.float16
+        assert torch.equal(left, right)
+
+
+def test_steps_are_those_of_the_call_else_the_scheduler_s_else_the_calls_counted(tiny, pipeline):
+    assert Caller(pipeline, tiny.call).steps(7) == 2
+    assert Caller(WithoutEncodePrompt()).steps(7) == 7
+    scheduled = WithoutEncodePrompt()
+    scheduled.num_timesteps = 28
+    assert Caller(scheduled).steps(7) == 28

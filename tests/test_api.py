@@ -1,0 +1,41 @@
+"""The product from Python: `tests/api_lines.py` runs in an empty folder, from a checkout and from a wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wheels import ROOT, installed
+
+LINES = Path(__file__).with_name("api_lines.py")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel."""
+    return installed(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.mark.parametrize("place", ["checkout", "wheel"])
+def test_a_search_its_study_and_a_lab_on_a_loaded_pipeline(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    source = ROOT if place == "checkout" else request.getfixturevalue("wheel")
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, str(LINES)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"ran {source / 'quantlab' / '__init__.py'}"
+    assert "RowMeasured(" in done.stdout
+    study = tmp_path / "results" / "tiny_sd3-default"
+    assert (study / "winner" / "quantization_config.json").is_file()

@@ -1,0 +1,1 @@
+"""How what ships was trained; no part of the package."""

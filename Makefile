@@ -12,7 +12,7 @@ sweep: $(STAMP)        ## the main job: search the embedded pipeline's settings,
 	$(PY) -m quantlab sweep
 
 check: $(STAMP)        ## lint, types and the tests that need no model, beside each other: less than a minute
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint fast
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target types fast lint
 
 test: $(STAMP) lint types   ## what continuous integration runs: lint, types and every test but the long ones
 	$(PY) -m pytest -q -n 2 --dist loadfile -m "not long"
@@ -21,7 +21,7 @@ test-long: $(STAMP)    ## the other tests: run before a release
 	$(PY) -m pytest -q -n 2 --dist loadfile -m long
 
 fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" $(addprefix tests/,$(FAST))
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not long" --hypothesis-profile=fast $(addprefix tests/,$(FAST))
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

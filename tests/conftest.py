@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two OpenMP programs on one core each otherwise spin against each other
 
 settings.register_profile("quantlab", deadline=None)  # how long an example takes says nothing on a shared machine
+settings.register_profile("fast", deadline=None, max_examples=15)  # of `make check`; `make test` tries more
 settings.load_profile("quantlab")
 
 

@@ -56,6 +56,7 @@ from quantlab.outcomes import (
     Verification,
 )
 from quantlab.outcomes.sensitivity_table import COLUMNS
+from quantlab.session.events import Event
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
 from quantlab.study.rows import Row
 
@@ -386,6 +387,10 @@ def trials(
     n_trials: int | None = None,
     space: SpaceConfig | None = None,
     racing: bool = False,
+    seed: int = 0,
+    objectives: tuple[Metric, ...] = OBJECTIVES,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
     **changes: Any,
 ) -> list[Row]:
     """The rows after one session's trials over a study's folder, as ``quantlab sweep`` runs them."""
@@ -397,17 +402,19 @@ def trials(
     config = sweep_config(
         folder,
         space=space or small_space(),
-        sampler=SamplerConfig(name=sampler, n_trials=n_trials, racing=racing),
+        sampler=SamplerConfig(name=sampler, n_trials=n_trials, seed=seed, racing=racing),
         **changes,
     )
-    with StudyStore(folder, OBJECTIVES) as store:
+    with StudyStore(folder, objectives) as store:
         Trials(
             store,
             executor,
             Space(config.space, config.model),
             config,
-            OBJECTIVES,
+            objectives,
             parse_budget(config.budget, METRICS),
+            on_event=on_event,
+            should_stop=should_stop,
         ).run()
         return store.rows()
 

@@ -19,6 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("place", ["checkout", "wheel"])
 def test_a_search_its_study_and_a_lab_on_a_loaded_pipeline(
     place: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -32,7 +33,7 @@ def test_a_search_its_study_and_a_lab_on_a_loaded_pipeline(
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"ran {source / 'quantlab' / '__init__.py'}"

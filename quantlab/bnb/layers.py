@@ -8,7 +8,6 @@ there for the while, so that a model need not fit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import bitsandbytes as bnb
@@ -173,25 +172,27 @@ def is_quantized(module: nn.Module) -> bool:
     return isinstance(module, bnb.nn.Linear8bitLt | bnb.nn.Linear4bit)
 
 
-def quantization_state(module: Any) -> Iterator[torch.Tensor]:
-    """Tensors that a quantized layer holds beside its parameters and buffers; none for any other module.
+def held_tensors(module: nn.Module) -> list[torch.Tensor]:
+    """Every tensor that a module itself holds: parameters, buffers, and a quantized layer's state.
 
-    Int8 codes and row scales; 4-bit block scales, code books and, nested, their own scales and offset.
+    That state is int8's codes and row scales; in 4 bit block scales and code books, and where they are nested their own
+    scales and offset. A tensor may be there twice.
     """
-    if not is_quantized(module):
-        return
-    weight, state = module.weight, getattr(module, "state", None)
-    for owner in (weight, state):
-        yield from _tensors_of(owner, ("CB", "SCB"))
-    nested = getattr(weight, "quant_state", None)
-    while nested is not None:
-        yield from _tensors_of(nested, ("absmax", "code", "offset"))
-        nested = nested.state2
+    own = (*module._parameters.values(), *module._buffers.values())  # the methods take five times as long
+    found = [tensor for tensor in own if tensor is not None]
+    if is_quantized(module):
+        for owner in (module.weight, getattr(module, "state", None)):
+            found += _tensors_of(owner, ("CB", "SCB"))
+        nested = getattr(module.weight, "quant_state", None)
+        while nested is not None:
+            found += _tensors_of(nested, ("absmax", "code", "offset"))
+            nested = nested.state2
+    return found
 
 
-def _tensors_of(owner: Any, names: tuple[str, ...]) -> Iterator[torch.Tensor]:
-    found = (getattr(owner, name, None) for name in names)
-    yield from (tensor for tensor in found if isinstance(tensor, torch.Tensor))
+def _tensors_of(owner: Any, names: tuple[str, ...]) -> list[torch.Tensor]:
+    values = [getattr(owner, name, None) for name in names]
+    return [tensor for tensor in values if isinstance(tensor, torch.Tensor)]
 
 
 def linear_layers(component: nn.Module) -> dict[str, nn.Linear]:

@@ -22,7 +22,7 @@ from quantlab.errors import QuantlabError
 from quantlab.pipelines.quiet import hush
 
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
-"""Errors of the operating system that a user can mend; any other one is a bug and shows its traceback."""
+"""Errors of the operating system that a user can fix; any other one is a bug and shows its traceback."""
 
 _HELP = ("-h", "--help")
 

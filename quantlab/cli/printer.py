@@ -18,6 +18,7 @@ from quantlab.report.text import (
     noise_floor_line,
     outcome_line,
     placement_line,
+    row_figures,
     saved_line,
 )
 from quantlab.session.events import (
@@ -70,7 +71,7 @@ class EventPrinter:
         self._phase: Phase | None = None
         self._settings: int | None = None
         self._done = 0
-        self._notes: dict[LargeSkipEntry, None] = {}
+        self._notes: dict[tuple[str, str], LargeSkipEntry] = {}
         self._pruned: list[Pruned] = []
 
     def __enter__(self) -> Self:
@@ -135,24 +136,23 @@ class EventPrinter:
         console.print(placement_line(description.placement))
 
     def _begin(self, event: PhaseStarted) -> None:
-        title, step = _TITLES[event.phase], _STEPS.get(event.phase)
-        if step and event.total:
-            title += f": {count(event.total, step)}"
         self._phase, self._done = event.phase, 0
-        if event.estimate_s is not None and event.total != 0:
-            about = f"about {duration(event.estimate_s)}"
-            if step and event.total:
-                about += f" for {count(event.total, step)}"
-            title = f"{_TITLES[event.phase]}: {about}"
-            if console.is_terminal:
-                console.print(title)
-        self._progress.begin(title, event.total)
+        title, step = _TITLES[event.phase], _STEPS.get(event.phase)
+        steps = count(event.total, step) if step and event.total else ""
+        if event.estimate_s is None:
+            detail = steps
+        else:
+            detail = f"about {duration(event.estimate_s)}" + (f" for {steps}" if steps else "")
+            if console.is_terminal and event.total != 0:
+                console.print(f"{title}: {detail}")
+        self._progress.begin(title, event.total, detail)
 
     def _row(self, event: RowMeasured) -> None:
         outcome = event.row.outcome
         self._done += 1
         if event.row.measurement is not None:
-            self._notes |= dict.fromkeys(event.row.measurement.notes)
+            for note in event.row.measurement.notes:  # the same entry of another scheme says little more
+                self._notes.setdefault((note.component, note.entry), note)
         if isinstance(outcome, Pruned):
             self._pruned.append(outcome)
         line = outcome_line(event.row, self._objectives)
@@ -161,8 +161,10 @@ class EventPrinter:
             return
         if event.row.measurement is None:
             console.print(line)
-        best = "none yet" if event.best is None else outcome_line(event.best, self._objectives)
-        self._progress.advance(self._done, None, f"best so far: {best}")
+        best = "best so far: none yet"
+        if event.best is not None and event.best.measurement is not None:
+            best = f"best so far: {event.best.name}, {row_figures(event.best.measurement, self._objectives)}"
+        self._progress.advance(self._done, None, best)
 
     def _sensitivities(self, event: SensitivitiesMeasured) -> None:
         table = event.table
@@ -177,7 +179,7 @@ class EventPrinter:
         console.print(f"{count(event.measured, 'setting')} measured now; the study holds {event.known}")
         if saved := saved_line(self._pruned):
             console.print(saved)
-        for note in self._notes:
+        for note in self._notes.values():
             console.print(f"note: {large_skip_entry_line(note)}")
         self.stopped = event.stopped
         if event.stopped:

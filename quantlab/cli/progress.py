@@ -27,12 +27,13 @@ EVERY_S = 10.0
 class Progress(Protocol):
     """Shows one part after another."""
 
-    def begin(self, title: str, total: int | None) -> None:
+    def begin(self, title: str, total: int | None, detail: str = "") -> None:
         """A part begins; whatever went on before is over.
 
         Args:
             title: what is done.
             total: how many steps that takes; None where nobody knows.
+            detail: how much there is to do, said once.
         """
         ...
 
@@ -51,7 +52,7 @@ class Bar:
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
 
-    def begin(self, title: str, total: int | None) -> None:
+    def begin(self, title: str, total: int | None, detail: str = "") -> None:
         """Show a part; what went on before is over."""
         self.end()
         if total == 0:
@@ -59,8 +60,9 @@ class Bar:
         columns: list[ProgressColumn] = [SpinnerColumn(), TimeElapsedColumn()]
         if total is not None:
             columns = [BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()]
-        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        self._bar = RichProgress(*columns, text, console=console, transient=True)
+        rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # the other columns keep their width
+        text = TextColumn("{task.description}", markup=False, table_column=rest)
+        self._bar = RichProgress(*columns, text, console=console, transient=True, expand=True)
         self._bar.add_task(title, total=total)
         self._bar.start()
 
@@ -92,12 +94,12 @@ class Lines:
         self._total: int | None = None
         self._began = self._said = 0.0
 
-    def begin(self, title: str, total: int | None) -> None:
+    def begin(self, title: str, total: int | None, detail: str = "") -> None:
         """Show a part; what went on before is over."""
         self._title, self._total = title, total
         self._began = self._said = self._clock()
         if total != 0:
-            self._say(title)
+            self._say(f"{title}: {detail}" if detail else title)
 
     def advance(self, done: int, total: int | None, note: str) -> None:
         """Show how far it is."""

@@ -35,7 +35,7 @@ OnProgress = Callable[[Progress], None]
 class Executor(Protocol):
     """Does tasks somewhere; a context manager. ``slots`` is how many it does at a time.
 
-    `quantlab.executors.contract` in the tests says what every executor must do.
+    tests/executors/contract.py says what every executor must do.
     """
 
     slots: int

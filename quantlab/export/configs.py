@@ -10,7 +10,8 @@ from typing import Any
 from quantlab.errors import QuantlabError, StudyError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.spec import PipelineSpec
-from quantlab.spec.quant import QuantSpec, from_config
+from quantlab.spec.conversion import from_config
+from quantlab.spec.quant import QuantSpec
 
 CONFIG_FILE, EXPORT_FILE = "quantization_config.json", "export.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from quantlab.bnb.skip import Resolution
+from quantlab.errors import ConfigError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.assembly import Assembly
 from quantlab.lab.provenance import gpu_state
@@ -56,6 +58,10 @@ def evaluate(
         warmup: as of `quantlab.lab.replay.replay`.
         pruner: may stop it after any sample but the last.
         fidelity_is_meaningful: kept with the measurement.
+
+    Raises:
+        MeasurementError: for what the setting did.
+        ConfigError: for a metric that is not finite.
     """
     start = time.perf_counter()
     resolutions = assembly.assemble(spec)
@@ -69,6 +75,9 @@ def evaluate(
     result = replay(assembly.components, sample_set, device, warmup, observers, stop)
     evidence = Evidence(assembly.components, result.columns, result.peak_bytes)
     found = {m.name: static[m.name] if m.name in static else float(m.compute(evidence)) for m in metrics}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"metric {name} is {value} under {spec.key}; a metric must always be finite")
     state = gpu_state(device)
     measurement = _measurement(
         spec,

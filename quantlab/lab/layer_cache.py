@@ -99,13 +99,14 @@ class LayerCache:
                 self._made.move_to_end(slot)
         needed = set(slots)
         self._evict(needed)
-        for (path, stored), slot, here in zip(wanted, slots, present, strict=True):
-            if here:
-                bnb_layers.retune(stored, self._made[slot], self.layers[path])
-            else:
-                self._make(slot, stored)
-                self._evict(needed)
-            self._put(path, self._made[slot])
+        with kernel_errors():
+            for (path, stored), slot, here in zip(wanted, slots, present, strict=True):
+                if here:
+                    bnb_layers.retune(stored, self._made[slot], self.layers[path])
+                else:
+                    self._make(slot, stored)
+                    self._evict(needed)
+                self._put(path, self._made[slot])
         return resolution
 
     @contextlib.contextmanager
@@ -113,10 +114,11 @@ class LayerCache:
         """Inside, one layer is in a spec's scheme and all others are as they were."""
         slot = path, spec.scheme
         before = self._parents[path][self._names[path]]
-        if slot in self._made:
-            bnb_layers.retune(spec, self._made[slot], self.layers[path])
-        else:
-            self._make(slot, spec)
+        with kernel_errors():
+            if slot in self._made:
+                bnb_layers.retune(spec, self._made[slot], self.layers[path])
+            else:
+                self._make(slot, spec)
         module = self._made[slot]
         self._put(path, module)
         try:
@@ -140,8 +142,7 @@ class LayerCache:
         self.cached_bytes = 0
 
     def _make(self, slot: _Slot, spec: QuantSpec) -> None:
-        with kernel_errors():
-            module = bnb_layers.make(spec, self.layers[slot[0]], self._device)
+        module = bnb_layers.make(spec, self.layers[slot[0]], self._device)
         self._made[slot] = module
         self._sizes[slot] = layer_bytes(module)
         self.cached_bytes += self._sizes[slot]

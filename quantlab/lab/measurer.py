@@ -49,7 +49,7 @@ class SensitivityMeasurer:
         layer_cache: the component's; all of it must fit the device unquantized.
         device: where it runs.
         samples: what is run.
-        specs: schemes with their errors, and schemes without, as of `sensitivity_specs`.
+        specs: schemes with their errors, and schemes without, as of `quantlab.sensitivity.schemes`.
         identity: what the numbers depend on.
         resume: start at the block that changed; otherwise every forward is a whole one.
         check: called before anything is measured; it may refuse.
@@ -61,7 +61,7 @@ class SensitivityMeasurer:
         layer_cache: LayerCache,
         device: torch.device,
         samples: Sequence[Sample],
-        specs: tuple[list[QuantSpec], list[QuantSpec]],
+        specs: tuple[Sequence[QuantSpec], Sequence[QuantSpec]],
         identity: Mapping[str, Any],
         resume: bool = True,
         check: Callable[[], None] = lambda: None,

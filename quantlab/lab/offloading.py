@@ -42,21 +42,33 @@ def offloaded(component: ModelMixin, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.cuda.synchronize(device)
-        for module in component.modules():
-            for name in ("forward", "_diffusers_hook"):  # what the hooks put in front of the class's own
-                module.__dict__.pop(name, None)
-        for parameter in component.parameters():
-            parameter.data = parameter.data.cpu()
+        onto_host(component)
 
 
-def place_encoders(pipeline: DiffusionPipeline, names: tuple[str, ...], device: torch.device) -> None:
-    """Put text encoders on the device; one that does not fit there stays on the host and is offloaded leaf by leaf."""
+def place_encoders(pipeline: DiffusionPipeline, names: tuple[str, ...], device: torch.device) -> list[nn.Module]:
+    """Put text encoders on the device.
+
+    Returns:
+        Those that do not fit there: they stay on the host and are offloaded leaf by leaf until `onto_host`.
+    """
     from diffusers.hooks import apply_group_offloading
 
+    too_large = []
     for name in names:
         encoder = getattr(pipeline, name)
         size = sum(p.numel() * p.element_size() for p in encoder.parameters())
         if device.type == "cuda" and size > 0.9 * device_memory(device).free:
             apply_group_offloading(encoder, device, offload_type="leaf_level")
+            too_large.append(encoder)
         else:
             encoder.to(device)
+    return too_large
+
+
+def onto_host(module: nn.Module) -> None:
+    """Take diffusers' offloading off a module, whose weights are on the host afterwards."""
+    for part in module.modules():
+        for name in ("forward", "_diffusers_hook"):  # what the hooks put in front of the class's own
+            part.__dict__.pop(name, None)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.cpu()

@@ -19,7 +19,7 @@ from quantlab.errors import ConfigError
 from quantlab.lab import samples as sample_sets
 from quantlab.lab.images import decoding_in_float32
 from quantlab.lab.memory import collect
-from quantlab.lab.offloading import offloaded, place_encoders, split
+from quantlab.lab.offloading import offloaded, onto_host, place_encoders, split
 from quantlab.lab.recordings import Recordings
 from quantlab.pipelines.call import Caller
 from quantlab.pipelines.source import Source
@@ -137,10 +137,12 @@ class Reference:
 
     def _embed(self, call: Caller, prompts: list[str]) -> None:
         """Embed prompts, after which the encoders leave; those of a pipeline without ``encode_prompt`` stay."""
-        place_encoders(call.pipeline, self._source.text_encoders, self._device)
+        too_large = place_encoders(call.pipeline, self._source.text_encoders, self._device)
         for prompt in prompts:
             call.embed(self.components.values(), prompt)
         if all(map(self._recordings.embeddings.has, prompts)):
+            for encoder in too_large:
+                onto_host(encoder)
             self._source.dismiss(call.pipeline)
             collect(self._device)
 

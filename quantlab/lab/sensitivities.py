@@ -1,4 +1,4 @@
-"""Layer sensitivities of a lab's components: which schemes and samples are measured."""
+"""Layer sensitivities of a lab's components."""
 
 from __future__ import annotations
 
@@ -6,42 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quantlab.config import SensitivityConfig
-from quantlab.errors import ConfigError, unknown
+from quantlab.errors import unknown
 from quantlab.lab.lab import Lab
 from quantlab.lab.measurer import SensitivityMeasurer
 from quantlab.lab.placement import check_sensitivities_fit
 from quantlab.lab.samples import Sample
 from quantlab.outcomes import SensitivityTable
-from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
-
-
-def sensitivity_specs(config: SensitivityConfig, compute_dtype: str) -> tuple[list[QuantSpec], list[QuantSpec]]:
-    """The schemes whose error is measured, and those of which bytes and latency are enough.
-
-    Raises:
-        ConfigError: for a value that no spec accepts, and where nothing is left to measure.
-    """
-    nested, types = config.bnb_4bit_use_double_quant, config.bnb_4bit_quant_type
-    whole: list[QuantSpec] = [Int8Spec(threshold) for threshold in config.llm_int8_threshold]
-    whole += [Int4Spec(quant_type, double, compute_dtype) for double in nested for quant_type in types]
-    if types and not nested:
-        raise ConfigError("sensitivity.bnb_4bit_use_double_quant=[] is empty: give [false], [true] or both")
-    if not whole:
-        raise ConfigError(
-            "sensitivity.llm_int8_threshold and sensitivity.bnb_4bit_quant_type are empty: nothing to measure"
-        )
-    rest: list[QuantSpec] = [Int4Spec(t, double, compute_dtype) for double in (False, True) for t in types]
-    return list(dict.fromkeys(whole)), [spec for spec in dict.fromkeys(rest) if spec not in whole]
+from quantlab.sensitivity.schemes import schemes
 
 
 def chosen_samples(samples: Sequence[Sample], component: str, count: int | None) -> tuple[Sample, ...]:
-    """The first samples of a component, which cover prompts and timesteps evenly; all where there are fewer.
-
-    Raises:
-        ConfigError: for fewer than one.
-    """
-    if count is not None and count < 1:
-        raise ConfigError(f"sensitivity.samples={count} must be at least 1, or null for all")
+    """The first samples of a component, which cover prompts and timesteps evenly; all where there are fewer."""
     return tuple(sample for sample in samples if sample.component == component)[:count]
 
 
@@ -71,11 +46,12 @@ def measure_sensitivities(
     """
     if component not in lab.layer_caches:
         raise unknown("component", component, lab.layer_caches)
+    wanted = schemes(config, lab.model.dtype.value)
     measurer = SensitivityMeasurer(
         lab.layer_caches[component],
         lab.device,
         chosen_samples(lab.sample_set.samples, component, config.samples),
-        sensitivity_specs(config, lab.model.dtype.value),
+        wanted,
         identity,
         resume,
         lambda: check_sensitivities_fit(lab.plan, lab.source),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from quantlab.metrics.metric import Evidence, Metric
+from quantlab.metrics.metric import Metric
 
 
 def weight_bytes(modules: Iterable[Any]) -> int:
@@ -13,12 +13,14 @@ def weight_bytes(modules: Iterable[Any]) -> int:
 
     `get_memory_footprint` of diffusers leaves out int8's row scales and 4-bit's block scales.
     """
-    return _storage_bytes(tensor for module in modules for part in module.modules() for tensor in _tensors(part))
+    from quantlab.bnb.layers import held_tensors
+
+    return _storage_bytes([t for module in modules for part in module.modules() for t in held_tensors(part)])
 
 
 def layer_bytes(layer: Any) -> int:
     """Bytes that one layer holds beyond its bias, which it shares with the reference."""
-    return _storage_bytes(t for t in _tensors(layer) if t is not layer.bias)
+    return _layer_bytes([layer])
 
 
 def bits_per_weight(modules: Iterable[Any]) -> float:
@@ -29,20 +31,17 @@ def bits_per_weight(modules: Iterable[Any]) -> float:
 
     layers = [part for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
     layers = [layer for layer in layers if is_quantized(layer)] or layers
-    tensors = [t for layer in layers for t in _tensors(layer) if t is not layer.bias]
     weights = sum(layer.in_features * layer.out_features for layer in layers)
-    return 8 * _storage_bytes(iter(tensors)) / weights if weights else 0.0
+    return 8 * _layer_bytes(layers) / weights if weights else 0.0
 
 
-def _tensors(module: Any) -> Iterator[Any]:
-    from quantlab.bnb.layers import quantization_state
+def _layer_bytes(layers: Iterable[Any]) -> int:
+    from quantlab.bnb.layers import held_tensors
 
-    for own in (module._parameters, module._buffers):  # the methods take five times as long
-        yield from (tensor for tensor in own.values() if tensor is not None)
-    yield from quantization_state(module)
+    return _storage_bytes([t for layer in layers for t in held_tensors(layer) if t is not layer.bias])
 
 
-def _storage_bytes(tensors: Iterator[Any]) -> int:
+def _storage_bytes(tensors: Iterable[Any]) -> int:
     storages = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()
@@ -50,16 +49,12 @@ def _storage_bytes(tensors: Iterator[Any]) -> int:
     return sum(storages.values())
 
 
-def _weight_bytes(evidence: Evidence) -> float:
-    return float(weight_bytes(evidence.modules.values()))
-
-
 MEMORY_BYTES = Metric(
     name="memory_bytes",
     unit="bytes",
     direction="minimize",
     label="weight memory",
-    compute=_weight_bytes,
+    compute=lambda evidence: float(evidence.weight_bytes),
     static=True,
 )
 """Bytes that the components hold: parameters, buffers and quantization state."""
@@ -79,6 +74,6 @@ PEAK_MEMORY_BYTES = Metric(
     unit="bytes",
     direction="minimize",
     label="peak memory of a forward",
-    compute=lambda evidence: _weight_bytes(evidence) + evidence.peak_bytes,
+    compute=lambda evidence: float(evidence.weight_bytes + evidence.peak_bytes),
 )
 """The most that is held at any moment of a forward, weights included."""

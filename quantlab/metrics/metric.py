@@ -5,6 +5,7 @@ Nothing in here needs torch; what `Metric.observe` is handed are tensors, and on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,6 +34,13 @@ class Evidence:
     modules: Mapping[str, Any]
     columns: Columns
     peak_bytes: int
+
+    @functools.cached_property
+    def weight_bytes(self) -> int:
+        """What the modules hold; walking them takes as long as a small forward, so it is done once."""
+        from quantlab.metrics.memory import weight_bytes
+
+        return weight_bytes(self.modules.values())
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from quantlab.outcomes import (
     Verification,
 )
 from quantlab.spec import PipelineSpec
-from quantlab.spec.quant import from_dict as quant_from_dict
-from quantlab.spec.quant import to_dict as quant_to_dict
+from quantlab.spec.conversion import from_dict as quant_from_dict
+from quantlab.spec.conversion import to_dict as quant_to_dict
 
 VERSION = 1
 

@@ -1,4 +1,4 @@
-"""Models that no YAML describes: a folder in diffusers' format, or ``hub:OWNER/NAME``. Loads no torch."""
+"""Models that no YAML describes: a folder in diffusers' format, or ``hub:OWNER/NAME``."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def sweep(
         should_stop: asked before each setting.
 
     Raises:
-        QuantlabError: for what a user can mend.
+        QuantlabError: for what a user can put right.
 
     Example:
         >>> study = sweep("tiny_sd3", budget={"memory_bytes": {"max": "3MB"}}, n_trials=20)  # doctest: +SKIP

@@ -50,7 +50,8 @@ class DriftCheck:
             yield from self._check(self._due.pop(0))
 
     def end(self) -> Iterator[Request]:
-        """The last check: the study has all that it was asked for."""
+        """The last check, after those that are due: the study has all that it was asked for."""
+        yield from self.due()
         yield from self._check("end")
 
     def _check(self, when: str) -> Iterator[Request]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from quantlab.config import Weights
 from quantlab.config.prompts import image_requests
 from quantlab.executors import GenerateImages
 from quantlab.files import written
 from quantlab.metrics.metric import Metric
-from quantlab.outcomes import Failure, GeneratedImages, Outcome
+from quantlab.outcomes import ErrorType, Failure, GeneratedImages, Outcome
+from quantlab.session.estimates import image_s
 from quantlab.session.events import ImagesSkipped, Phase, PhaseAdvanced
 from quantlab.session.in_flight import Request, run_requests
 from quantlab.session.session import Session
@@ -32,23 +34,23 @@ def finalists(
         compared: the baselines.
         objectives: of the study.
         winner: of the study.
-        most: how many besides the reference: the winner, the baselines, then members of the front at even distances.
+        most: how many: the reference, the winner, the other baselines, then members of the front at even distances.
     """
     measured = {row.spec: row for row in rows if row.measurement is not None and row.repeat_of is None}
     usual = [measured[setting.spec] for setting in compared if setting.spec in measured]
     references = [row for row in usual if row.spec.is_reference]
-    chosen = ([winner] if winner else []) + [row for row in usual if not row.spec.is_reference]
-    chosen = list({row.spec: row for row in chosen}.values())[:most]
+    chosen = list({row.spec: row for row in (*references, *([winner] if winner else []), *usual)}.values())[:most]
     members = front(rows, objectives)
-    tied = ties(members, objectives)
-    seen = {row.spec for row in (*references, *chosen)}
+    tied, seen = ties(members, objectives), {row.spec for row in chosen}
     rest = [row for row in members if row.number not in tied and row.spec not in seen]
     count = min(most - len(chosen), len(rest))
-    return references + chosen + [rest[int((i + 0.5) * len(rest) / count)] for i in range(count)]
+    return chosen + [rest[int((i + 0.5) * len(rest) / count)] for i in range(count)]
 
 
 def generate_images(session: Session) -> None:
     """Generate and score what has not been generated before; a setting that fails at it stays without images.
+
+    The next session tries it again, unless it broke the device.
 
     Raises:
         DeviceLostError: where generating breaks the device for good; that setting is not tried again.
@@ -63,16 +65,15 @@ def generate_images(session: Session) -> None:
     winner = found.row if isinstance(found, Winner) else None
     chosen = finalists(rows, baselines(config.model), objectives, winner, config.evaluation.finalists)
     count, done = len(image_requests(config.model, config.evaluation)), store.images()
-    missing = [
-        row
-        for row in chosen
-        if row.spec not in done
-        or (
-            done[row.spec].failure is None
-            and not all(image_path(store.folder, row.spec, i).exists() for i in range(count))
-        )
-    ]
-    with session.phase(Phase.images, len(missing) * count):
+    missing = []
+    for row in chosen:
+        failure = done[row.spec].failure if row.spec in done else None
+        if failure is not None and failure.error is ErrorType.device_lost:
+            session.on_event(ImagesSkipped(row.spec, row.name, failure.error.value, failure.message))
+        elif row.spec not in done or failure is not None or not _has_images(store.folder, row, count):
+            missing.append(row)
+    total, each = len(missing) * count, image_s(config, session.description)
+    with session.phase(Phase.images, total, None if each is None else total * each):
         finished = 0
 
         def request(row: Row) -> Request:
@@ -80,11 +81,15 @@ def generate_images(session: Session) -> None:
                 nonlocal finished
                 finished += count
                 _keep(session, row, outcome)
-                session.on_event(PhaseAdvanced(Phase.images, finished, len(missing) * count, row.name))
+                session.on_event(PhaseAdvanced(Phase.images, finished, total, row.name))
 
             return Request(GenerateImages(row.spec), take_in)
 
         run_requests(session.executor, map(request, missing))
+
+
+def _has_images(folder: Path, row: Row, count: int) -> bool:
+    return all(image_path(folder, row.spec, index).exists() for index in range(count))
 
 
 def _keep(session: Session, row: Row, outcome: Outcome) -> None:

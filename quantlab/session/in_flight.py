@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -31,18 +32,24 @@ def run_requests(
     The next request is asked for only when a slot is free, so that it can depend on what came of those before.
 
     Raises:
-        Exception: what a task raised that is no outcome of a setting.
+        Exception: what a task raised that is no outcome of a setting, once what is in flight beside it has ended and
+            been taken in.
     """
     in_flight: dict[Future[Outcome], Request] = {}
-    more = True
-    while more or in_flight:
-        while more and len(in_flight) < executor.slots:
-            request = None if should_stop() else next(requests, None)
-            if request is None:
-                more = False
-            else:
+    try:
+        while True:
+            while len(in_flight) < executor.slots and not should_stop():
+                request = next(requests, None)
+                if request is None:
+                    break
                 in_flight[executor.submit(request.task)] = request
-        if in_flight:
-            done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
-            for future in done:
+            if not in_flight:
+                return
+            ended = wait(in_flight, return_when=FIRST_COMPLETED).done
+            for future in [future for future in in_flight if future in ended]:  # in the order they were submitted
                 in_flight.pop(future).take_in(future.result())
+    except Exception:
+        for future, request in in_flight.items():
+            with contextlib.suppress(Exception):  # the first error is the one to show
+                request.take_in(future.result())
+        raise

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quantlab.executors import Evaluate, Executor
 from quantlab.metrics.budget import Budget, Limit
 from quantlab.metrics.metric import Metric
-from quantlab.outcomes import Evaluated, Failure, Measurement, Pruned
+from quantlab.outcomes import Evaluated, Failure, Measurement, Outcome, Pruned
 from quantlab.sensitivity.front import Candidate, best_of, best_within, candidates_within
 from quantlab.sensitivity.predict import Predictor
+from quantlab.session.in_flight import Request, run_requests
 from quantlab.spec import PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.spec.setting import Setting
 from quantlab.study.rows import Row, Source
@@ -44,6 +46,7 @@ class Predicted:
         component: whose layers are predicted; every other one stays the reference.
         components: all of the model's.
         on_row: called with each row that was measured now.
+        should_stop: asked before each setting; `row` alone does not ask.
     """
 
     def __init__(
@@ -53,8 +56,9 @@ class Predicted:
         component: str,
         components: Sequence[str],
         on_row: Callable[[Row], None] = lambda row: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._store, self._executor, self._on_row = store, executor, on_row
+        self._store, self._executor, self._on_row, self._should_stop = store, executor, on_row, should_stop
         self._component, self._components = component, components
         self._known = store.known()
 
@@ -72,23 +76,40 @@ class Predicted:
 
     def row(self, setting: Setting, source: Source = Source.sensitivity) -> Row:
         """The setting's row, measured now or before; what may win once may win for good."""
-        known = self._known.get(setting.spec)
-        if known is None:
-            outcome = self._executor.submit(Evaluate(setting.spec)).result()
-            assert isinstance(outcome, Evaluated)
-            self._known[setting.spec] = self._store.record(setting, outcome, source)
-            self._on_row(self._known[setting.spec])
-        elif source is not Source.baseline and not known.eligible:
-            self._known[setting.spec] = self._store.record(setting, known.outcome, source)
+        run_requests(self._executor, self._requests([(setting, source)]))
         return self._known[setting.spec]
+
+    def measure(self, settings: Iterable[tuple[Setting, Source]]) -> None:
+        """Measure what is not known of settings, each under why it is measured."""
+        run_requests(self._executor, self._requests(settings), self._should_stop)
 
     def candidates(self, candidates: Iterable[Candidate]) -> None:
         """Measure candidates, and keep what was predicted of each that was not measured before."""
-        for candidate in candidates:
-            spec = self.pipeline(candidate.spec)
-            if spec not in self._known:
-                self._store.record_prediction(spec, candidate.prediction.metrics)
-            self.row(Setting(spec, candidate.name))
+
+        def settings() -> Iterator[tuple[Setting, Source]]:
+            for candidate in candidates:
+                spec = self.pipeline(candidate.spec)
+                if spec not in self._known:
+                    self._store.record_prediction(spec, candidate.prediction.metrics)
+                yield Setting(spec, candidate.name), Source.sensitivity
+
+        self.measure(settings())
+
+    def _requests(self, settings: Iterable[tuple[Setting, Source]]) -> Iterator[Request]:
+        begun: set[PipelineSpec] = set()
+        for setting, source in settings:
+            known = self._known.get(setting.spec)
+            if known is not None:
+                if source is not Source.baseline and not known.eligible:
+                    self._known[setting.spec] = self._store.record(setting, known.outcome, source)
+            elif setting.spec not in begun:
+                begun.add(setting.spec)
+                yield Request(Evaluate(setting.spec), functools.partial(self._take_in, setting, source))
+
+    def _take_in(self, setting: Setting, source: Source, outcome: Outcome) -> None:
+        assert isinstance(outcome, Evaluated)
+        self._known[setting.spec] = self._store.record(setting, outcome, source)
+        self._on_row(self._known[setting.spec])
 
     def within(
         self, predictor: Predictor, schemes: Sequence[QuantSpec], budget: Budget, objectives: Sequence[Metric]
@@ -104,7 +125,10 @@ class Predicted:
             if candidate is None:
                 return
             self.candidates([candidate])
-            outcome = self._known[self.pipeline(candidate.spec)].outcome
+            row = self._known.get(self.pipeline(candidate.spec))
+            if row is None:  # somebody stopped it
+                return
+            outcome = row.outcome
             if isinstance(outcome, Failure):  # this scheme fails, another may not
                 schemes = [scheme for scheme in schemes if scheme != candidate.spec.with_skip(())]
                 continue

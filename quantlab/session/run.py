@@ -33,6 +33,7 @@ from quantlab.study.rows import Row, Source
 from quantlab.study.sensitivities import sensitivity_path
 from quantlab.study.store import study_folder
 from quantlab.study.study import Study, load_view
+from quantlab.study.table import write_tables
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
         is None there, and where the session was stopped.
 
     Raises:
-        QuantlabError: for what a user can mend. What was measured stays.
+        QuantlabError: for what a user can put right. What was measured stays.
     """
     wanted = plan(config)
     space = _checked_space(config, wanted)
@@ -66,11 +67,11 @@ def run(
                 resolve(layers, skip, component=component)
         predictor = None
         if needed:
+            begin(session, config.sampler.n_trials)
             tables = measured_sensitivities(session)
             space = space.with_auto({component: AutoSkip(table) for component, table in tables.items()})
             predictor = Predictor(next(iter(tables.values())))
             session.store.claim(session.identity | space.identity())
-        _measure_noise_floor(session)
         trials = Trials(
             session.store,
             session.executor,
@@ -82,10 +83,11 @@ def run(
             on_event,
             should_stop,
         )
-        begin(session, None if math.isinf(trials.wanted) else int(trials.wanted))
+        if not needed:
+            begin(session, None if math.isinf(trials.wanted) else int(trials.wanted))
+        _measure_noise_floor(session)
         measured = trials.run()
         stopped = should_stop()
-        on_event(PhaseEnded(Phase.trials))
         on_event(TrialsEnded(measured, len(session.store.known()), stopped))
         return _finish(session, stopped)
 
@@ -117,9 +119,11 @@ def run_sensitivity(
             on_event(RowMeasured(row, len(session.store.known()), None))
 
         for component, table in tables.items():
+            predicted = Predicted(
+                session.store, session.executor, component, config.model.components, on_row, should_stop
+            )
             if not should_stop():
-                predicted = Predicted(session.store, session.executor, component, config.model.components, on_row)
-                _measure_predicted(session, predicted, table, [*whole, *rest], should_stop)
+                _measure_predicted(session, predicted, table, [*whole, *rest])
         on_event(PhaseEnded(Phase.trials))
         stopped = should_stop()
         on_event(TrialsEnded(len(session.store.known()) - known, len(session.store.known()), stopped))
@@ -154,13 +158,7 @@ def _measure_noise_floor(session: Session) -> None:
         session.on_event(NoiseFloorMeasured(floor))
 
 
-def _measure_predicted(
-    session: Session,
-    predicted: Predicted,
-    table: SensitivityTable,
-    bare: list[QuantSpec],
-    should_stop: Callable[[], bool],
-) -> None:
+def _measure_predicted(session: Session, predicted: Predicted, table: SensitivityTable, bare: list[QuantSpec]) -> None:
     """Measure the baselines, every scheme as a whole, the predicted front, and the best within the budget."""
     config, objectives, budget = session.config, session.plan.objectives, session.plan.budget
     asked = {predicted.pipeline(spec): spec for spec in bare}
@@ -168,22 +166,18 @@ def _measure_predicted(
     settings = [(s, Source.sensitivity if s.spec in asked else Source.baseline) for s in usual]
     names = {spec: quant_name(one, config.model.dtype.value) for spec, one in asked.items()}
     settings += [(Setting(spec, name), Source.sensitivity) for spec, name in names.items()]
-    for setting, source in settings:
-        if should_stop():
-            return
-        predicted.row(setting, source)
+    predicted.measure(settings)
     predictor = Predictor(table, predicted.settings())
-    for candidate in predicted_front(predictor, bare, config.sensitivity.shares, objectives):
-        if should_stop():
-            return
-        predicted.candidates([candidate])
+    predicted.candidates(predicted_front(predictor, bare, config.sensitivity.shares, objectives))
     if budget:
         predicted.within(predictor, bare, budget, objectives)
 
 
 def _finish(session: Session, stopped: bool) -> Study:
     if stopped:
-        return load_view(session.store)
+        study = load_view(session.store)
+        write_tables(study.table, study.folder)
+        return study
     generate_images(session)
     confirm_winner(session)
     return conclude(session)

@@ -8,6 +8,7 @@ from quantlab.executors import MeasureSensitivities
 from quantlab.frozen import FrozenDict
 from quantlab.outcomes import Failure, SensitivityTable
 from quantlab.sensitivity.schemes import schemes
+from quantlab.session.estimates import sensitivities_s
 from quantlab.session.events import Phase, SensitivitiesMeasured
 from quantlab.session.session import Session
 from quantlab.spec import Int4Spec, Int8Spec
@@ -70,7 +71,8 @@ def _of_component(session: Session, component: str) -> SensitivityTable:
                 f"it is {now} on {samples}; choose another study=NAME or restore sensitivity."
             )
     layers = sum(not layer.always_kept for layer in description.layers[component])
-    with session.phase(Phase.sensitivities, layers * samples):
+    estimate_s = sensitivities_s(session.config, description, layers * samples * len(whole))
+    with session.phase(Phase.sensitivities, layers * samples, estimate_s):
         outcome = session.do(MeasureSensitivities(component, config, FrozenDict(identity)))
     if isinstance(outcome, Failure):
         raise StudyError(f"layer sensitivities cannot be measured here: {outcome.message}")

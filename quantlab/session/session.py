@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from quantlab.config import StudyConfig, SweepConfig, Weights
-from quantlab.errors import ConfigError, StudyError
-from quantlab.executors import Describe, Executor, LabSetup, Progress, Task, open_executor
+from quantlab.errors import ConfigError, QuantlabError, StudyError
+from quantlab.executors import (
+    Describe,
+    Executor,
+    LabSetup,
+    MeasureSensitivities,
+    Progress,
+    Task,
+    open_executor,
+)
 from quantlab.metrics.budget import Budget, parse_budget
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.pareto import judged
@@ -106,9 +115,6 @@ class Session:
         self.on_event(PhaseEnded(phase))
 
 
-_PHASES = {"MeasureSensitivities": Phase.sensitivities, "GenerateImages": Phase.images}
-
-
 @contextlib.contextmanager
 def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = None) -> Iterator[Session]:
     """The session of a plan.
@@ -136,14 +142,19 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
     )
 
     def on_progress(progress: Progress) -> None:
-        phase = _PHASES.get(type(progress.task).__name__)
-        if phase is not None:
-            on_event(PhaseAdvanced(phase, progress.done, progress.total))
+        if isinstance(progress.task, MeasureSensitivities):  # images are counted by the setting
+            on_event(PhaseAdvanced(Phase.sensitivities, progress.done, progress.total))
 
+    is_new = not folder.exists()
     with open_executor(setup, config.executor, on_progress) as executor, StudyStore(folder, plan.objectives) as store:
         on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, config)))
         on_event(PhaseStarted(Phase.opening))
-        description = executor.submit(Describe()).result()
+        try:
+            description = executor.submit(Describe()).result()
+        except QuantlabError:
+            if is_new:  # a mistake that shows only now leaves no study behind
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         assert isinstance(description, LabDescription)
         on_event(PhaseEnded(Phase.opening))
         session = Session(plan, store, executor, description, on_event)

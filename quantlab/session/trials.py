@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import optuna
 
@@ -18,7 +17,7 @@ from quantlab.search.samplers import check_sampler, make_sampler
 from quantlab.search.space import Params, Space
 from quantlab.sensitivity.predict import Predictor
 from quantlab.session.drift import DriftCheck
-from quantlab.session.events import Event, Phase, PhaseStarted, RowMeasured
+from quantlab.session.events import Event, Phase, PhaseEnded, PhaseStarted, RowMeasured
 from quantlab.session.in_flight import Request, run_requests
 from quantlab.spec import PipelineSpec
 from quantlab.spec.setting import Setting
@@ -43,7 +42,8 @@ class Trials:
         objectives: what is optimised.
         budget: limits that become constraints of the trials.
         predictor: from layer sensitivities, where the sampler needs one.
-        on_event: called with every setting that is measured.
+        on_event: called with every setting that is measured, and with the two phases, `Phase.baselines` and
+            `Phase.trials`.
         should_stop: asked before each setting.
     """
 
@@ -62,6 +62,7 @@ class Trials:
         self._store, self._executor, self._space, self._config = store, executor, space, config
         self._objectives, self._budget, self._on_event, self._should_stop = objectives, budget, on_event, should_stop
         self._baselines = baselines(config.model)
+        self._interrupted = store.interrupted()
         self._known = store.known()
         self._pending: dict[PipelineSpec, list[optuna.Trial]] = {}
         self.wanted = self._settings_wanted()
@@ -84,38 +85,46 @@ class Trials:
             DeviceLostError: where a trial broke the device for good; the trial is recorded before.
         """
         before = len(self._known)
-        run_requests(self._executor, self._requests(), self._should_stop)
-        measured = len(self._known) - before
-        if measured and not self._should_stop():
-            run_requests(self._executor, self._drift.end())
-        return measured
-
-    def _requests(self) -> Iterator[Request]:
-        again = self._store.interrupted()
         self._make_eligible()
-        while self._store.has_waiting:
-            yield from self._proposed(self._store.optuna_study.ask())
         missing = [setting for setting in self._baselines if setting.spec not in self._known]
         self._on_event(PhaseStarted(Phase.baselines, len(missing)))
+        self._run(self._first(missing))
+        self._on_event(PhaseEnded(Phase.baselines))
+        if not self._should_stop():  # every baseline is known by now, so that they say how long the rest takes
+            left = None if math.isinf(self.wanted) else max(int(self.wanted) - len(self._known), 0)
+            self._on_event(PhaseStarted(Phase.trials, left, self._estimate_s(left)))
+            self._run(self._searched())
+            if len(self._known) > before:
+                self._run(self._drift.end())
+            self._on_event(PhaseEnded(Phase.trials))
+        return len(self._known) - before
+
+    def _run(self, requests: Iterator[Request]) -> None:
+        run_requests(self._executor, requests, self._should_stop)
+
+    def _first(self, missing: Sequence[Setting]) -> Iterator[Request]:
+        """What a kill kept from being asked, and the baselines."""
+        while self._store.has_waiting:
+            yield from self._proposed(self._store.optuna_study.ask())
         for setting in missing:
             yield from self._baseline(setting)
-        left = None if math.isinf(self.wanted) else max(int(self.wanted) - len(self._known), 0)
-        self._on_event(PhaseStarted(Phase.trials, left, self._estimate_s(left)))
-        for params in again:
+
+    def _searched(self) -> Iterator[Request]:
+        """What a kill interrupted, and what is proposed now."""
+        for params in self._interrupted:
             yield from self._fixed(params)
         yield from self._grid() if self._config.sampler.name is Sampler.grid else self._sampled()
 
     def _settings_wanted(self) -> float:
         """How many settings the study is to hold; what sensitivities measured besides the baselines comes on top."""
         compared = {setting.spec for setting in self._baselines}
-        rows = self._known.values()
-        more = {row.spec for row in rows if row.source is Source.sensitivity} - compared
+        more = {row.spec for row in self._known.values() if row.source is Source.sensitivity} - compared
         n_trials = self._config.sampler.n_trials
+        asked = math.inf if n_trials is None else n_trials + len(more)
         if self._config.sampler.name is not Sampler.grid:
-            return math.inf if n_trials is None else n_trials + len(more)
+            return asked
         grid = {self._space.setting(params).spec for params in self._space.grid()}
-        count = len((grid | compared) - more)
-        return min(count, n_trials or count) + len(more)
+        return min(asked, len(grid | compared | self._known.keys()))
 
     def _make_eligible(self) -> None:
         """What was measured for comparison only, and the space holds, may win from here on."""
@@ -133,14 +142,8 @@ class Trials:
         params = self._space.params(setting.spec)
         if params is not None:
             yield from self._fixed(params)
-            return
-
-        def take_in(outcome: Outcome) -> None:
-            assert isinstance(outcome, Evaluated)
-            self._learn(self._store.record(setting, outcome, Source.baseline))
-
-        yield Request(Evaluate(setting.spec), take_in)
-        yield from self._drift.due()
+        else:
+            yield from self._measured(setting, lambda outcome: self._store.record(setting, outcome, Source.baseline))
 
     def _grid(self) -> Iterator[Request]:
         for params in self._space.grid():
@@ -168,25 +171,36 @@ class Trials:
         """A trial: measured, or told what is known of its setting already."""
         setting = self._space.setting(self._space.suggest(trial))
         self._store.begin(trial, setting)
-        known = self._known.get(setting.spec)
-        if known is not None:
-            self._finish(trial, known.outcome, known if known.eligible else self._promote(known))
+        if setting.spec in self._known:
+            self._repeat(trial, setting.spec)
         elif setting.spec in self._pending:
             self._pending[setting.spec].append(trial)
         else:
-            self._pending[setting.spec] = []
-
-            def take_in(outcome: Outcome) -> None:
-                assert isinstance(outcome, Evaluated)
-                repeats = self._pending.pop(setting.spec)
-                row = self._finish(trial, outcome)
-                self._learn(row)
-                for repeat in repeats:
-                    self._finish(repeat, outcome, row)
-
             is_baseline = any(setting.spec == baseline.spec for baseline in self._baselines)
-            yield Request(Evaluate(setting.spec, pruner=None if is_baseline else self._pruner()), take_in)
-            yield from self._drift.due()
+            pruner = None if is_baseline else self._pruner()
+            yield from self._measured(setting, lambda outcome: self._finish(trial, outcome), pruner)
+
+    def _measured(
+        self, setting: Setting, record: Callable[[Evaluated], Row], pruner: RacingPruner | None = None
+    ) -> Iterator[Request]:
+        """Measure a setting for the first time; proposals of it that come meanwhile wait for what comes of it."""
+        self._pending[setting.spec] = []
+
+        def take_in(outcome: Outcome) -> None:
+            assert isinstance(outcome, Evaluated)
+            row = record(outcome)
+            waiting = self._pending.pop(setting.spec)
+            self._learn(row)
+            for trial in waiting:
+                self._repeat(trial, setting.spec)
+
+        yield Request(Evaluate(setting.spec, pruner=pruner), take_in)
+        yield from self._drift.due()
+
+    def _repeat(self, trial: optuna.Trial, spec: PipelineSpec) -> None:
+        """Tell a trial what is known of its setting, which may win from here on."""
+        first = self._known[spec] if self._known[spec].eligible else self._promote(self._known[spec])
+        self._finish(trial, first.outcome, first)
 
     def _pruner(self) -> RacingPruner | None:
         """A race against the front of what may win: what only another baseline beats may yet win."""
@@ -218,10 +232,12 @@ class Trials:
         return len(self._known) + len(self._pending) >= self.wanted
 
     def _is_exhausted(self) -> bool:
-        inside = sum(self._space.params(spec) is not None for spec in self._known)
-        return inside + len(self._pending) >= self._space.size()
+        size = self._space.size()
+        if math.isinf(size):
+            return False
+        return sum(self._space.params(spec) is not None for spec in (*self._known, *self._pending)) >= size
 
     def _estimate_s(self, settings: int | None) -> float | None:
         """Seconds that settings will take, from those that were measured."""
-        wall: list[Any] = [row.measurement.wall_s for row in self._known.values() if row.measurement]
-        return None if settings is None or not wall else settings * sum(wall) / len(wall) / self._executor.slots
+        wall_s = [row.measurement.wall_s for row in self._known.values() if row.measurement]
+        return None if settings is None or not wall_s else settings * sum(wall_s) / len(wall_s) / self._executor.slots

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.spec.quant import QuantSpec, ReferenceSpec, from_dict, to_dict
+from quantlab.spec.conversion import from_dict, to_dict
+from quantlab.spec.quant import QuantSpec, ReferenceSpec
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig

@@ -1,4 +1,4 @@
-"""Whether the two tiers agree: the fidelity that the search follows, and the images that finalists generate."""
+"""Whether images rank settings as the fidelity does that the search follows."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from quantlab.files import written
 from quantlab.frozen import frozen
 from quantlab.outcomes import SensitivityTable
 from quantlab.outcomes.sensitivity_table import COLUMNS, OUTLIER_SHARE
-from quantlab.spec.quant import from_dict, to_dict
+from quantlab.spec.conversion import from_dict, to_dict
 
 VERSION = 1
 _METADATA = b"quantlab"

@@ -223,7 +223,7 @@ class StudyStore(SideRecords):
         means_nothing = not measurement.fidelity_is_meaningful
         return [
             0.0 if metric.fidelity and means_nothing else float(measurement.metrics[metric.name])
-            for metric in self.objectives
+            for metric in self._given or self.objectives
         ]
 
     def _numbers(self) -> list[int]:

@@ -13,12 +13,13 @@ from quantlab.config import SensitivityConfig, Weights
 from quantlab.config.prompts import held_out
 from quantlab.errors import MeasurementError
 from quantlab.lab import Lab
-from quantlab.lab.sensitivities import measure_sensitivities, sensitivity_specs
+from quantlab.lab.sensitivities import measure_sensitivities
 from quantlab.metrics import Metric
 from quantlab.metrics.budget import Budget, Limit
 from quantlab.outcomes import Measurement, SensitivityTable
 from quantlab.sensitivity.front import best_within, predicted_front
 from quantlab.sensitivity.predict import Predictor
+from quantlab.sensitivity.schemes import schemes
 from quantlab.session.session import plan
 from quantlab.spec import PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.study.baselines import baselines
@@ -103,7 +104,7 @@ def demand_equal(one: SensitivityTable, other: SensitivityTable) -> None:
 
 def _worth(config: BenchmarkConfig, lab: Lab, table: SensitivityTable, objectives: Sequence[Metric]) -> Result:
     """What is predicted against what is measured, and lists by hand against automatic ones of the same size."""
-    whole, rest = sensitivity_specs(config.sensitivity, config.model.dtype.value)
+    whole, rest = schemes(config.sensitivity, config.model.dtype.value)
     bare, measured = [*whole, *rest], _Measured(lab)
     usual = [setting.spec[measured.component] for setting in baselines(config.model)]
     predictor = Predictor(table, [(spec, m) for spec in [*usual, *bare] if (m := measured(spec)) is not None])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import re
 from pathlib import Path
 
 import pytest
 from fakes import description, pipeline, row, sensitivities, with_samples
+from rich.console import Console
 
+from quantlab.cli import printer as printer_module
+from quantlab.cli import progress
 from quantlab.cli.printer import EventPrinter
 from quantlab.config import SweepConfig
 from quantlab.config.compose import compose
@@ -81,7 +87,7 @@ def test_the_end_of_the_trials_says_what_was_measured_saved_and_noted(
     capsys: pytest.CaptureFixture[str], config: SweepConfig
 ) -> None:
     note = LargeSkipEntry("transformer", "proj_out", 39, 0.151, 3_000_000, 2_000_000, 4.5)
-    whole = row(0, Int8Spec(0.0), notes=(note,))
+    whole = row(0, Int8Spec(0.0), notes=(note, dataclasses.replace(note, bits=8.5)))
 
     def pruned(number: int, samples: int) -> Row:
         measurement = row(number, Int8Spec(1.0 + number)).measurement
@@ -129,3 +135,24 @@ def test_layer_sensitivities_noise_floor_and_missing_images_are_a_line_each(
     assert "the weights are random" in lines[2]
     assert "no images of nf4" in lines[3]
     assert len(lines) == 4
+
+
+def test_on_a_terminal_a_bar_shows_the_best_so_far_and_failures_keep_a_line(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    terminal = Console(file=out, force_terminal=True, width=100, markup=False, highlight=False)
+    monkeypatch.setattr(printer_module, "console", terminal)
+    monkeypatch.setattr(progress, "console", terminal)
+    best = row(3, Int8Spec(3.0), 18.5, 2_480_000, 25.0, name="int8 t=3")
+    failed = Row(4, pipeline(Int4Spec()), "nf4", Failure(pipeline(Int4Spec()), ErrorType.out_of_memory, "13 GB short"))
+    with EventPrinter(config) as printer:
+        printer(PhaseStarted(Phase.trials, 43, 100.0))
+        printer(RowMeasured(best, 7, best))
+        printer(RowMeasured(failed, 8, best))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert "measuring settings: about 1 min 40 s for 43 settings" in text
+    assert "2/43" in text
+    assert "best so far: int8 t=3, 18.50 dB, 2.48 MB, 25.0 ms" in text
+    assert "nf4: failed, out of memory: 13 GB short" in text
+    assert "[7/" not in text

@@ -1,41 +1,51 @@
 """A pruner on a measurement: it is told what was measured, and may end it."""
 
 import time
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-from quantlab import Int4Spec, Int8Spec, Pruned, ReferenceSpec
-from quantlab.executors.local import InProcess
+from quantlab import Int4Spec, Int8Spec, PipelineSpec, Pruned, ReferenceSpec
 from quantlab.lab.replay import replay
 from quantlab.lab.samples import Sample, SampleSet
-from quantlab.outcomes.measurement import Measurement, snr_db
+from quantlab.outcomes import Measurement
 
 CPU = torch.device("cpu")
-SAMPLES = SampleSet(tuple(Sample(0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), "")
+SAMPLES = SampleSet(
+    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), ""
+)
 
 
-def after(count, seen=None):
-    def pruner(entries, memory_bytes):
-        if seen is not None:
-            seen.append((len(entries), memory_bytes))
-        return "enough" if len(entries) == count else None
+@dataclass
+class After:
+    """Says that row 7 beats a setting once so many samples are there; keeps what it was told."""
 
-    return pruner
+    count: int | None
+    confidence: float = 0.9
+    seen: list = field(default_factory=list)
+
+    def dominated_by(self, samples, metrics):
+        self.seen.append((len(samples), dict(metrics)))
+        return 7 if len(samples) == self.count else None
+
+
+def powers(samples):
+    return [(sample.prompt, sample.step, sample["signal"], sample["error"]) for sample in samples]
 
 
 @pytest.mark.parametrize("spec", [Int4Spec(), Int8Spec(), ReferenceSpec()], ids=lambda spec: spec.key)
-def test_a_watch_that_stops_after_two_samples_gives_their_figures_and_the_lab_is_whole_afterwards(lab, spec):
+def test_a_setting_that_is_pruned_after_two_samples_has_their_figures_and_the_lab_is_whole_afterwards(lab, spec):
     whole = lab.measure(spec)
-    stopped = lab.measure(spec, pruner=after(2))
+    stopped = lab.measure(spec, pruner=After(2))
     assert isinstance(stopped, Pruned)
-    assert (stopped.key, stopped.reason, stopped.planned, stopped.saved) == (spec.key, "enough", 4, 2)
-    partial = stopped.partial
-    powers = [(sample["prompt"], sample["step"], sample["signal"], sample["error"]) for sample in partial.samples]
-    same = [(sample["prompt"], sample["step"], sample["signal"], sample["error"]) for sample in whole.samples[:2]]
-    assert powers == same
-    assert partial.snr_db == snr_db(sum(p[2] for p in powers), sum(p[3] for p in powers))
-    assert partial.memory_bytes == whole.memory_bytes
+    assert stopped.spec == PipelineSpec({"transformer": spec})
+    assert (stopped.dominated_by, stopped.confidence, stopped.planned, stopped.saved) == (7, 0.9, 4, 2)
+    partial, two = stopped.partial, lab.measure(spec, samples=2)
+    assert powers(partial.samples) == powers(whole.samples[:2])
+    exact = ("snr_db", "rel_l2", "cosine", "memory_bytes", "bits_per_weight")
+    assert {name: partial.metrics[name] for name in exact} == {name: two.metrics[name] for name in exact}
+    assert partial.output_sha256 == two.output_sha256
     again = lab.measure(spec)
     assert (again.output_sha256, again.snr_db, again.memory_bytes) == (
         *(whole.output_sha256, whole.snr_db),
@@ -43,40 +53,31 @@ def test_a_watch_that_stops_after_two_samples_gives_their_figures_and_the_lab_is
     )
 
 
-def test_a_watch_is_told_the_memory_after_each_sample_but_the_last(lab):
-    seen = []
-    row = lab.measure(Int4Spec(), pruner=after(None, seen))
+def test_a_pruner_is_told_what_is_known_before_a_forward_after_each_sample_but_the_last(lab):
+    pruner = After(None)
+    row = lab.measure(Int4Spec(), pruner=pruner)
     assert isinstance(row, Measurement)
-    assert seen == [(1, row.memory_bytes), (2, row.memory_bytes), (3, row.memory_bytes)]
+    static = {"memory_bytes": row.memory_bytes, "bits_per_weight": row.bits_per_weight}
+    assert pruner.seen == [(1, static), (2, static), (3, static)]
 
 
-def test_a_watch_that_only_looks_changes_no_output(lab):
-    assert lab.measure(Int4Spec(), pruner=after(None)).output_sha256 == lab.measure(Int4Spec()).output_sha256
+def test_a_pruner_that_only_looks_on_changes_no_output(lab):
+    assert lab.measure(Int4Spec(), pruner=After(None)).output_sha256 == lab.measure(Int4Spec()).output_sha256
 
 
-def test_the_forwards_of_a_stopped_setting_are_counted(lab):
-    before = lab.forward_s
-    partial = lab.measure(Int4Spec(), pruner=after(1)).partial
-    assert lab.forward_s - before == pytest.approx(partial.forward_s + partial.warmup_s)
+def test_what_a_pruner_raises_is_raised_as_it_is(lab):
+    class Broken(After):
+        def dominated_by(self, samples, metrics):
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        lab.measure(Int4Spec(), pruner=Broken(1))
 
 
-def test_an_executor_hands_a_watch_on_and_a_stop_is_an_outcome(lab):
-    outcome = InProcess(lab).submit(Int4Spec(), pruner=after(3)).result()
-    assert isinstance(outcome, Pruned)
-    assert len(outcome.partial.samples) == 3
-
-
-def test_an_error_of_a_watch_is_the_setting_s_failure(lab):
-    def broken(entries, memory_bytes):
-        raise ZeroDivisionError("a bug")
-
-    assert InProcess(lab).submit(Int4Spec(), pruner=broken).result().kind == "ZeroDivisionError"
-
-
-def test_a_watch_takes_nothing_of_what_is_timed():
-    def slow(entries):
+def test_a_pruner_takes_nothing_of_what_is_timed():
+    def slow(samples):
         time.sleep(0.05)
 
-    result = replay(lambda x: (x.clone(),), SAMPLES, CPU, None, slow)
-    assert result.stopped is None
-    assert sum(result.latencies_ms) < 50
+    result = replay({"unet": lambda x: (x.clone(),)}, SAMPLES, CPU, stop=slow)
+    assert result.dominated_by is None
+    assert result.columns["latency_ms"].sum() < 50

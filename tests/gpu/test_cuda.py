@@ -1,22 +1,31 @@
 """What holds on the CPU holds on CUDA, and what only CUDA shows: the allocator's figures, and running out of memory."""
 
 import gc
-import re
 
 import bitsandbytes as bnb
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from lab.parity_cases import SEQUENCES, SKIPS, SPECS, documented, in_memory, save_medium_sd3, spec_sequences
+from lab.parity_cases import (
+    SEQUENCES,
+    SKIPS,
+    SPECS,
+    documented,
+    documented_once,
+    in_memory,
+    save_medium_sd3,
+    spec_sequences,
+)
 
 from quantlab import Failure, Int4Spec, Int8Spec, Lab, ReferenceSpec
 from quantlab.cli import sweep
 from quantlab.cli import verify as verify_command
 from quantlab.config.compose import compose
-from quantlab.errors import MeasurementError, OutOfMemoryError
+from quantlab.errors import KernelError, OutOfMemoryError
 from quantlab.lab.replay import replay
+from quantlab.outcomes import ErrorType
 from quantlab.pipelines.load import load_component
-from quantlab.report import open_study
+from quantlab.study.study import open_study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -25,16 +34,6 @@ CUDA = torch.device("cuda", 0)
 
 def runs_on_cuda(spec):
     return not getattr(spec, "has_fp16_weight", False)
-
-
-_DOCUMENTED = {}
-
-
-def documented_once(lab, spec):
-    key = id(lab), spec.key
-    if key not in _DOCUMENTED:
-        _DOCUMENTED[key] = documented(lab, spec)
-    return _DOCUMENTED[key]
 
 
 def allocated():
@@ -106,7 +105,7 @@ def test_16_bit_weights_are_refused_because_the_documented_load_does_not_run(tin
     spec = Int8Spec(6, has_fp16_weight=True)
     with pytest.raises(AttributeError, match="CB"):
         documented(tiny, spec)
-    with pytest.raises(MeasurementError, match="llm_int8_has_fp16_weight"):
+    with pytest.raises(KernelError, match="llm_int8_has_fp16_weight"):
         tiny.measure(spec)
 
 
@@ -121,9 +120,9 @@ def test_on_outliers_detecting_them_gains_at_least_6_db(tiny):
 
 
 def test_a_weight_is_quantized_before_its_first_forward(tiny):
-    layer = tiny.assemble(Int8Spec(6)).get_submodule("transformer_blocks.0.attn.to_q")
+    layer = tiny.assemble(Int8Spec(6))["transformer"].get_submodule("transformer_blocks.0.attn.to_q")
     assert layer.weight.dtype == torch.int8
-    layer = tiny.assemble(Int4Spec()).get_submodule("transformer_blocks.0.attn.to_q")
+    layer = tiny.assemble(Int4Spec())["transformer"].get_submodule("transformer_blocks.0.attn.to_q")
     assert layer.weight.dtype == torch.uint8
 
 
@@ -147,7 +146,7 @@ def test_the_peak_is_that_of_a_documented_load(medium, spec):
     row = medium.measure(spec)
     medium.measure(ReferenceSpec())
     before = allocated()
-    component = load_component(medium.model, type(medium.component), spec.to_config(), CUDA)
+    component = load_component(medium.model, "transformer", spec.to_config(), CUDA)
     with torch.no_grad():
         component(**medium.sample_set.samples[0].inputs)
         torch.cuda.synchronize()
@@ -186,26 +185,26 @@ def test_the_lab_is_whole_after_memory_ran_out(medium_folder):
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
             del held
-        assert re.search(r"\(0 bytes not given back\)", str(error.value))
+        assert str(error.value).endswith("; 0 bytes not given back")
         assert in_memory(lab, ReferenceSpec()) == (reference.output_sha256, reference.memory_bytes)
         assert in_memory(lab, Int4Spec()) == (nf4.output_sha256, nf4.memory_bytes)
         assert in_memory(lab, Int8Spec(6)) == documented(lab, Int8Spec(6))
 
 
 def test_a_setting_that_runs_out_of_memory_is_a_recorded_failure_and_the_sweep_goes_on(tmp_path, monkeypatch):
-    def too_large(component, *args):
-        if any(isinstance(module, bnb.nn.Linear8bitLt) for module in component.modules()):
+    def too_large(components, *args):
+        if any(isinstance(module, bnb.nn.Linear8bitLt) for module in components["transformer"].modules()):
             torch.empty(1 << 50, dtype=torch.uint8, device=CUDA)
-        return replay(component, *args)
+        return replay(components, *args)
 
-    monkeypatch.setattr("quantlab.lab.lab.replay", too_large)
+    monkeypatch.setattr("quantlab.lab.evaluate.replay", too_large)
     assert sweep.main(compose("sweep", small_sweep(tmp_path, "oom"))) == 0
-    study = open_study("oom", str(tmp_path))
+    study = open_study("oom", tmp_path)
     failed = [row for row in study.rows if isinstance(row.outcome, Failure)]
-    assert {row.spec.method for row in failed} == {"llm_int8"}
-    assert {row.outcome.kind for row in failed} == {"OutOfMemoryError"}
-    assert any(row.measurement for row in study.rows if row.spec.method == "bnb_4bit")
-    assert study.winner.row.spec.method == "bnb_4bit"
+    assert {row.spec["transformer"].method for row in failed} == {"llm_int8"}
+    assert {row.outcome.error for row in failed} == {ErrorType.out_of_memory}
+    assert any(row.measurement for row in study.rows if row.spec["transformer"].method == "bnb_4bit")
+    assert study.winner.spec["transformer"].method == "bnb_4bit"
 
 
 def small_sweep(results, name):
@@ -225,6 +224,6 @@ def test_a_sweep_ends_with_a_front_that_verifies(tmp_path):
     places = [f"results_dir={tmp_path}", "study=small", "device=cuda"]
     assert verify_command.main(compose("verify", places)) == 0
     assert verify_command.main(compose("verify", [*places, "trial=front"])) == 0
-    study = open_study("small", str(tmp_path))
-    assert {row.measurement.peak_memory_source for row in study.rows} == {"CUDA caching allocator"}
+    study = open_study("small", tmp_path)
+    assert {row.measurement.peak_memory_source for row in study.rows if row.measurement} == {"CUDA caching allocator"}
     assert "threads" not in study.identity["device"]

@@ -9,10 +9,11 @@ import bitsandbytes as bnb
 import pytest
 import torch
 
-from quantlab import Lab
+from quantlab import Int4Spec, Lab
 from quantlab.errors import ConfigError
 from quantlab.lab.memory import device_memory
-from quantlab.report import open_study
+from quantlab.outcomes import ErrorType
+from quantlab.study.study import open_study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -22,19 +23,19 @@ POISONED = """
 import sys
 import bitsandbytes as bnb
 import torch
-from quantlab.lab import lab
+from quantlab.lab import evaluate
 from quantlab.__main__ import main
 
-replay = lab.replay
+replay = evaluate.replay
 
-def poisoned(component, *args):
-    if any(isinstance(module, bnb.nn.Linear4bit) for module in component.modules()):
+def poisoned(components, *args):
+    if any(isinstance(module, bnb.nn.Linear4bit) for module in components["transformer"].modules()):
         index = torch.tensor([1 << 40], device="cuda")
         torch.zeros(4, device="cuda")[index].sum().item()  # a device-side assertion
-    return replay(component, *args)
+    return replay(components, *args)
 
 if sys.argv.pop(1) == "poisoned":
-    lab.replay = poisoned
+    evaluate.replay = poisoned
 main()
 """
 
@@ -67,10 +68,11 @@ def test_a_poisoned_context_ends_the_process_and_the_same_command_goes_on_past_i
     assert "the CUDA context is broken and this process cannot go on" in first.stderr
     second = run(script, "sound", *arguments)
     assert second.returncode == 0, second.stderr
-    rows = {row.spec.key: row for row in open_study("poisoned", str(tmp_path)).rows}
-    failed = rows.pop("bnb_4bit nf4 compute=float16")
+    rows = {row.spec["transformer"]: row for row in open_study("poisoned", tmp_path).rows}
+    failed = rows.pop(Int4Spec())
     assert failed.measurement is None
-    assert "device-side assert" in failed.outcome.reason
+    assert failed.outcome.error is ErrorType.device_lost
+    assert "device-side assert" in failed.outcome.message
     assert all(row.measurement for row in rows.values())
     assert len(rows) == 5
 
@@ -89,7 +91,7 @@ def test_memory_that_another_process_holds_is_told(tmp_path):
         memory = device_memory(CUDA)
     finally:
         process.communicate()
-    assert "are held outside this process" in memory.others
+    assert memory.other > 0.05 * memory.total
     assert memory.free < 0.95 * memory.total
 
 

@@ -329,6 +329,13 @@ def test_a_quantized_pipeline_is_refused(monkeypatch):
         Lab.open(pipe, device="cpu")
 
 
+def test_an_offloaded_pipeline_is_refused():
+    pipe = StableDiffusion3Pipeline.from_pretrained(pipeline_folder(), dtype=torch.float16)
+    pipe.vae._hf_hook = object()  # what accelerate leaves on a module
+    with pytest.raises(ConfigError, match="vae is offloaded; hand over a pipeline without offloading"):
+        Lab.open(pipe, device="cpu")
+
+
 def test_measurements_are_values(one_sample_lab):
     row = one_sample_lab.measure(Int4Spec())
     with pytest.raises(TypeError):

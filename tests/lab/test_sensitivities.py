@@ -16,8 +16,9 @@ from quantlab.bnb.layers import is_quantized
 from quantlab.config import SensitivityConfig
 from quantlab.errors import ConfigError
 from quantlab.lab.layer_cache import LayerCache
-from quantlab.lab.sensitivities import chosen_samples, measure_sensitivities, sensitivity_specs
+from quantlab.lab.sensitivities import chosen_samples, measure_sensitivities
 from quantlab.metrics.memory import weight_bytes
+from quantlab.sensitivity.schemes import schemes
 
 CONFIG = SensitivityConfig(samples=1, llm_int8_threshold=[6.0], bnb_4bit_quant_type=["nf4"])
 SCHEMES = [Int8Spec(6.0), Int4Spec(), Int4Spec(double_quant=True)]
@@ -231,10 +232,8 @@ def test_sensitivities_that_was_interrupted_measures_only_what_is_missing(tmp_pa
 @pytest.mark.usefixtures("own_cache")
 def test_a_scheme_whose_error_was_not_wanted_before_is_measured_now():
     layer_cache, samples = prepared(Toy(Block()))
-    costs_only = sensitivity_specs(
-        SensitivityConfig(bnb_4bit_use_double_quant=[False], bnb_4bit_quant_type=["nf4"]), "float16"
-    )
-    everything = sensitivity_specs(
+    costs_only = schemes(SensitivityConfig(bnb_4bit_use_double_quant=[False], bnb_4bit_quant_type=["nf4"]), "float16")
+    everything = schemes(
         SensitivityConfig(bnb_4bit_use_double_quant=[False, True], bnb_4bit_quant_type=["nf4"]), "float16"
     )
     before = measurer(layer_cache, samples, specs=costs_only).run()
@@ -260,26 +259,26 @@ def test_a_layer_that_overflows_on_one_sample_alone_has_an_infinite_error():
 
 
 def test_schemes_that_are_asked_for_twice_are_measured_once():
-    whole, rest = sensitivity_specs(
+    whole, rest = schemes(
         SensitivityConfig(llm_int8_threshold=[6, 6.0, 0], bnb_4bit_quant_type=["nf4", "nf4"]), "bfloat16"
     )
-    assert whole == [Int8Spec(6.0), Int8Spec(0.0), Int4Spec(compute_dtype="bfloat16")]
-    assert rest == [Int4Spec(double_quant=True, compute_dtype="bfloat16")]
+    assert whole == (Int8Spec(6.0), Int8Spec(0.0), Int4Spec(compute_dtype="bfloat16"))
+    assert rest == (Int4Spec(double_quant=True, compute_dtype="bfloat16"),)
 
 
 def test_no_scheme_at_all_and_unknown_types_are_errors():
     with pytest.raises(
         ConfigError, match=r"sensitivity\.llm_int8_threshold and sensitivity\.bnb_4bit_quant_type are empty"
     ):
-        sensitivity_specs(SensitivityConfig(llm_int8_threshold=[], bnb_4bit_quant_type=[]), "float16")
+        schemes(SensitivityConfig(llm_int8_threshold=[], bnb_4bit_quant_type=[]), "float16")
     with pytest.raises(ConfigError, match=r"'nf5'.*nf4"):
-        sensitivity_specs(SensitivityConfig(bnb_4bit_quant_type=["nf5"]), "float16")
+        schemes(SensitivityConfig(bnb_4bit_quant_type=["nf5"]), "float16")
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_no_sample_at_all_is_an_error(count):
+def test_no_sample_at_all_is_an_error(lab, count):
     with pytest.raises(ConfigError, match=rf"sensitivity\.samples={count} must be at least 1"):
-        chosen_samples((), "unet", count)
+        measure_sensitivities(lab, "transformer", SensitivityConfig(samples=count), {})
 
 
 def test_the_first_samples_are_taken_as_far_as_there_are():

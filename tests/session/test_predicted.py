@@ -1,4 +1,4 @@
-"""Settings that a sensitivities predicted are measured once, and again nearer to the budget where the prediction was off."""
+"""Settings that layer sensitivities predicted are measured once, and again nearer to the budget where they were off."""
 
 from __future__ import annotations
 
@@ -7,82 +7,137 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import FakeExecutor, failing, fake_measurement, fake_sensitivities
+from fakes import METRICS, MODEL, OBJECTIVES, FakeExecutor, failing, limits, measurement, pipeline, sensitivities
 
-from quantlab.config import BudgetConfig
+from quantlab.arrays import Mask
+from quantlab.config import LimitConfig
 from quantlab.errors import StudyError
-from quantlab.outcomes.measurement import Failure, Measurement
-from quantlab.sensitivity import front
+from quantlab.metrics.budget import Budget, parse_budget
+from quantlab.outcomes import Failure, Measurement
 from quantlab.sensitivity.front import best_within, predicted_front
-from quantlab.sensitivity.predict import Predictor
-from quantlab.session.predicted import ATTEMPTS, Measured
-from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
-from quantlab.study.front import choose
+from quantlab.sensitivity.predict import Prediction, Predictor
+from quantlab.session.predicted import ATTEMPTS, Predicted
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
+from quantlab.spec.setting import Setting
+from quantlab.study.rows import Row, Source
 from quantlab.study.store import StudyStore
+from quantlab.study.winner import Winner, choose
 
-FORMS = [Int8Spec(6.0), Int4Spec()]
+SCHEMES: list[QuantSpec] = [Int8Spec(6.0), Int4Spec()]
 SIZES = [1000 * size for size in (3, 5, 7, 11, 13, 17, 19, 23)]
-ERRORS = {FORMS[0].key: [0.2 * s / 1000 for s in SIZES], FORMS[1].key: [s / 500 for s in SIZES]}
-PREDICTOR = Predictor(fake_sensitivities(ERRORS, SIZES))
+ERRORS = {SCHEMES[0]: [0.2 * s / 1000 for s in SIZES], SCHEMES[1]: [s / 500 for s in SIZES]}
+PREDICTOR = Predictor(sensitivities(ERRORS, SIZES))
 
 
-def off_by(latency_ms: float = 0.0, snr_db: float = 0.0) -> Callable[[QuantSpec, int], Measurement]:
+def off_by(latency_ms: float = 0.0, snr_db: float = 0.0) -> Callable[[PipelineSpec, int], Measurement]:
     """A device on which every setting differs from its prediction by so much."""
 
-    def act(spec: QuantSpec, before: int) -> Measurement:
-        p = PREDICTOR.predict(spec)
-        return fake_measurement(spec.key, p.snr_db + snr_db, int(p.memory_bytes), p.latency_ms + latency_ms)
+    def act(spec: PipelineSpec, before: int) -> Measurement:
+        p = PREDICTOR.predict(spec["transformer"])
+        return measurement(spec, p.snr_db + snr_db, int(p.memory_bytes), p.latency_ms + latency_ms)
 
     return act
 
 
+def budget(**given: float) -> Budget:
+    """As of `fakes.limits`."""
+    config: dict[str, LimitConfig] = limits(**given)
+    return parse_budget(config, METRICS)
+
+
+def setting(spec: QuantSpec) -> Setting:
+    return Setting(pipeline(spec), spec.key)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[StudyStore]:
-    with StudyStore(tmp_path / "study") as store:
+    with StudyStore(tmp_path / "study", OBJECTIVES) as store:
         yield store
 
 
-def measured(store: StudyStore, executor: FakeExecutor) -> Measured:
-    return Measured(store, executor, lambda row: None)
+def predicted(store: StudyStore, executor: FakeExecutor, on_row: Callable[[Row], None] = lambda row: None) -> Predicted:
+    return Predicted(store, executor, "transformer", MODEL.components, on_row)
 
 
-def test_a_setting_is_measured_once_in_all_sessions_and_numbered_below_zero(store: StudyStore) -> None:
-    executor, told = FakeExecutor(), []
-    first = Measured(store, executor, lambda row: told.append(row.spec.key))
-    numbers = [first.row(spec).number for spec in (*FORMS, FORMS[0])]
-    assert numbers == [-1, -2, -1]
-    later = measured(store, executor)
-    assert [later.row(spec).number for spec in (FORMS[1], Int4Spec("fp4"))] == [-2, -3]
-    assert executor.keys == [FORMS[0].key, FORMS[1].key, Int4Spec("fp4").key]
-    assert told == executor.keys[:2]
-    assert [(spec.key, m.key) for spec, m in later.settings()] == [(key, key) for key in executor.keys]
+def winner(store: StudyStore, limit: Budget) -> Row:
+    found = choose(store.rows(), OBJECTIVES, limit)
+    assert isinstance(found, Winner)
+    return found.row
+
+
+def test_a_setting_is_measured_once_in_all_sessions_and_keeps_its_number(store: StudyStore) -> None:
+    executor = FakeExecutor()
+    told: list[PipelineSpec] = []
+    first = predicted(store, executor, lambda row: told.append(row.spec))
+    assert [first.row(setting(spec)).number for spec in (*SCHEMES, SCHEMES[0])] == [0, 1, 0]
+    later = predicted(store, executor)
+    fp4 = Int4Spec("fp4")
+    assert [later.row(setting(spec)).number for spec in (SCHEMES[1], fp4)] == [1, 2]
+    assert executor.specs == [pipeline(spec) for spec in (*SCHEMES, fp4)]
+    assert told == executor.specs[:2]
+    assert [(spec, m.spec) for spec, m in later.settings()] == [(s, pipeline(s)) for s in (*SCHEMES, fp4)]
+    assert {row.source for row in store.rows()} == {Source.sensitivity}
+
+
+def test_what_is_called_something_in_one_session_is_called_so_in_the_next(store: StudyStore) -> None:
+    name = "nf4, skip auto 5 % (2 layers)"
+    predicted(store, FakeExecutor()).row(Setting(pipeline(SCHEMES[1]), name))
+    assert predicted(store, FakeExecutor()).row(setting(SCHEMES[1])).name == name
+
+
+def test_a_baseline_that_is_a_scheme_as_well_may_win_from_then_on(store: StudyStore) -> None:
+    executor = FakeExecutor()
+    one = predicted(store, executor)
+    assert not one.row(setting(SCHEMES[0]), Source.baseline).eligible
+    assert one.row(setting(SCHEMES[0])).eligible
+    assert one.row(setting(SCHEMES[0]), Source.baseline).eligible
+    assert [(row.number, row.source) for row in store.rows()] == [(0, Source.sensitivity)]
+    assert len(executor.specs) == 1
+
+
+def test_every_other_component_stays_the_reference(store: StudyStore) -> None:
+    executor = FakeExecutor()
+    one = Predicted(store, executor, "transformer", ["transformer", "transformer_2"])
+    both = PipelineSpec.everywhere(SCHEMES[0], ["transformer", "transformer_2"])
+    alone = PipelineSpec({"transformer": SCHEMES[0], "transformer_2": ReferenceSpec()})
+    assert one.pipeline(SCHEMES[0]) == alone
+    for spec in (both, alone):
+        one.row(Setting(spec, spec.key))
+    assert [spec for spec, _ in one.settings()] == [SCHEMES[0]]
+    assert one.settings()[0][1].spec == alone
 
 
 def test_a_failure_is_recorded_and_not_tried_again(store: StudyStore) -> None:
-    executor = FakeExecutor(failing(FORMS[0].key))
+    executor = FakeExecutor(failing(SCHEMES[0]))
     for _ in range(2):
-        assert isinstance(measured(store, executor).row(FORMS[0]).outcome, Failure)
-    assert executor.keys == [FORMS[0].key]
-    assert measured(store, executor).settings() == []
+        assert isinstance(predicted(store, executor).row(setting(SCHEMES[0])).outcome, Failure)
+    assert executor.specs == [pipeline(SCHEMES[0])]
+    assert predicted(store, executor).settings() == []
 
 
 def test_what_was_predicted_first_stays(store: StudyStore) -> None:
     executor = FakeExecutor(off_by())
-    candidates = predicted_front(PREDICTOR, FORMS, [0.0, 0.2])
-    measured(store, executor).candidates(candidates)
+    candidates = predicted_front(PREDICTOR, SCHEMES, [0.0, 0.2], OBJECTIVES)
+    predicted(store, executor).candidates(candidates)
     first = store.predictions()
-    assert first.keys() == {candidate.spec.key for candidate in candidates} == set(executor.keys)
-    assert first[candidates[0].spec.key] == vars(candidates[0].prediction)
-    corrected = Predictor(PREDICTOR.sensitivities, [(FORMS[0], fake_measurement(FORMS[0].key, 3.0, 1, 99.0))])
-    measured(store, executor).candidates(predicted_front(corrected, FORMS, [0.0, 0.2]))
-    assert {key: store.predictions()[key] for key in first} == first
+    assert first.keys() == {pipeline(c.spec) for c in candidates} == set(executor.specs)
+    assert first[pipeline(candidates[0].spec)] == candidates[0].prediction.metrics
+    corrected = Predictor(PREDICTOR.table, [(SCHEMES[0], measurement(SCHEMES[0], 3.0, 1, 99.0))])
+    predicted(store, executor).candidates(predicted_front(corrected, SCHEMES, [0.0, 0.2], OBJECTIVES))
+    assert {spec: store.predictions()[spec] for spec in first} == first
+
+
+def test_candidates_have_their_own_names(store: StudyStore) -> None:
+    candidates = predicted_front(PREDICTOR, SCHEMES, [0.0, 0.2], OBJECTIVES)
+    predicted(store, FakeExecutor(off_by())).candidates(candidates)
+    assert [row.name for row in store.rows()] == [candidate.name for candidate in candidates]
 
 
 def test_where_the_prediction_holds_one_setting_is_measured_for_a_budget(store: StudyStore) -> None:
     executor = FakeExecutor(off_by())
-    budget = BudgetConfig(memory_mb=0.12, latency_ms=60.0)
-    measured(store, executor).within(PREDICTOR, FORMS, budget)
-    assert len(executor.keys) == 1
+    limit = budget(memory_bytes_max=0.12e6, latency_ms_max=60.0)
+    predicted(store, executor).within(PREDICTOR, SCHEMES, limit, OBJECTIVES)
+    assert len(executor.specs) == 1
     (row,) = store.rows()
     assert row.measurement is not None
     assert row.measurement.memory_bytes <= 120_000
@@ -90,92 +145,110 @@ def test_where_the_prediction_holds_one_setting_is_measured_for_a_budget(store: 
 
 
 @pytest.mark.parametrize(
-    ("budget", "device"),
+    ("limit", "device"),
     [
-        (BudgetConfig(latency_ms=45.0), off_by(latency_ms=4.0)),
-        (BudgetConfig(min_snr_db=18.0), off_by(snr_db=-0.5)),
+        (budget(latency_ms_max=45.0), off_by(latency_ms=4.0)),
+        (budget(snr_db_min=18.0), off_by(snr_db=-0.5)),
     ],
+    ids=["latency", "snr"],
 )
 def test_a_setting_that_misses_the_budget_is_followed_by_one_that_keeps_it(
-    store: StudyStore, budget: BudgetConfig, device: Callable[[QuantSpec, int], Measurement]
+    store: StudyStore, limit: Budget, device: Callable[[PipelineSpec, int], Measurement]
 ) -> None:
     executor = FakeExecutor(device)
-    measured(store, executor).within(PREDICTOR, FORMS, budget)
-    *missed, last = (row.measurement for row in sorted(store.rows(), key=lambda row: -row.number))
+    predicted(store, executor).within(PREDICTOR, SCHEMES, limit, OBJECTIVES)
+    *missed, last = [row.measurement for row in store.rows()]
     assert 1 <= len(missed) < ATTEMPTS
-
-    def keeps(m: Measurement | None) -> bool:
-        assert m is not None
-        return (budget.latency_ms is None or m.latency_ms <= budget.latency_ms) and (
-            budget.min_snr_db is None or m.snr_db >= budget.min_snr_db
-        )
-
-    assert not any(map(keeps, missed))
-    assert keeps(last)
+    assert not any(m is None or limit.keeps(m.metrics) for m in missed)
+    assert last is not None
+    assert limit.keeps(last.metrics)
 
 
 def test_where_twice_the_miss_leaves_nothing_less_is_taken_off(store: StudyStore) -> None:
-    slow = off_by(latency_ms=4.0)
-    reached = best_within(PREDICTOR, FORMS[1:], BudgetConfig(latency_ms=16.0))
+    reached = best_within(PREDICTOR, SCHEMES[1:], budget(latency_ms_max=16.0), OBJECTIVES)
     assert reached is not None
-    budget = BudgetConfig(latency_ms=20.0, min_snr_db=reached.prediction.snr_db - 0.05)
-    executor = FakeExecutor(slow)
-    measured(store, executor).within(PREDICTOR, FORMS[1:], budget)
-    assert len(executor.keys) == 2
-    assert choose(store.rows(), budget).row.number == -2
+    limit = budget(latency_ms_max=20.0, snr_db_min=reached.prediction.snr_db - 0.05)
+    executor = FakeExecutor(off_by(latency_ms=4.0))
+    predicted(store, executor).within(PREDICTOR, SCHEMES[1:], limit, OBJECTIVES)
+    assert len(executor.specs) == 2
+    assert winner(store, limit).number == 1
 
 
 def test_no_setting_is_tried_twice_and_each_is_predicted_to_be_better_than_those_that_missed(store: StudyStore) -> None:
-    executor = FakeExecutor(lambda spec, before: fake_measurement(spec.key, 17.9, 1000, 50.0))
-    measured(store, executor).within(PREDICTOR, FORMS, BudgetConfig(min_snr_db=18.0))
-    assert len(executor.keys) == ATTEMPTS
-    predicted = [store.predictions()[key]["snr_db"] for key in executor.keys]
-    assert predicted[0] == pytest.approx(18.0, abs=1)
-    steps = [after - before for before, after in itertools.pairwise(predicted)]
+    executor = FakeExecutor(lambda spec, before: measurement(spec, 17.9, 1000, 50.0))
+    predicted(store, executor).within(PREDICTOR, SCHEMES, budget(snr_db_min=18.0), OBJECTIVES)
+    assert len(executor.specs) == len(set(executor.specs)) == ATTEMPTS
+    found = [store.predictions()[spec]["snr_db"] for spec in executor.specs]
+    assert found[0] == pytest.approx(18.0, abs=1)
+    steps = [after - before for before, after in itertools.pairwise(found)]
     assert all(0.2 - 1e-6 <= step < 1 for step in steps)  # twice what is missed each time, and what layers do not allow
 
 
-def test_a_form_that_misses_does_not_keep_another_from_being_tried(store: StudyStore) -> None:
-    def poor_int8(spec: QuantSpec, before: int) -> Measurement:
-        return off_by(snr_db=-12.0 if isinstance(spec, Int8Spec) else 0.0)(spec, before)
+def test_a_scheme_that_misses_does_not_keep_another_from_being_tried(store: StudyStore) -> None:
+    def poor_int8(spec: PipelineSpec, before: int) -> Measurement:
+        return off_by(snr_db=-12.0 if spec.family == "int8" else 0.0)(spec, before)
 
-    budget = BudgetConfig(memory_mb=0.16, min_snr_db=12.0)
+    limit = budget(memory_bytes_max=0.16e6, snr_db_min=12.0)
     executor = FakeExecutor(poor_int8)
-    measured(store, executor).within(PREDICTOR, FORMS, budget)
-    assert executor.keys[0].startswith("llm_int8 ")
-    assert isinstance(choose(store.rows(), budget).row.spec, Int4Spec)
+    predicted(store, executor).within(PREDICTOR, SCHEMES, limit, OBJECTIVES)
+    assert executor.specs[0].family == "int8"
+    assert winner(store, limit).spec.family == "nf4"
 
 
-def test_a_form_that_the_solver_has_no_time_for_does_not_keep_another_from_being_tried(
-    store: StudyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    solve = front._best_in
+def test_a_scheme_that_fails_does_not_keep_another_from_being_tried(store: StudyStore) -> None:
+    def no_int8(spec: PipelineSpec, before: int) -> Measurement | Failure:
+        failed = failing(spec["transformer"])(spec, before)
+        return failed if spec.family == "int8" else off_by()(spec, before)
 
-    def no_time_for_int8(predictor: Predictor, form: QuantSpec, budget: BudgetConfig) -> front.Candidate | None:
-        if isinstance(form, Int8Spec):
+    limit = budget(memory_bytes_max=0.16e6, snr_db_min=12.0)
+    executor = FakeExecutor(no_int8)
+    predicted(store, executor).within(PREDICTOR, SCHEMES, limit, OBJECTIVES)
+    assert [spec.family for spec in executor.specs] == ["int8", "nf4"]
+    assert winner(store, limit).spec.family == "nf4"
+
+
+class NoTimeForInt8(Predictor):
+    """Stands for a solver that runs out of time for one scheme."""
+
+    def predict_kept(self, spec: QuantSpec, kept: Mask) -> Prediction:
+        if isinstance(spec, Int8Spec):
             raise StudyError("no layers within the limits were found in 10 s")
-        return solve(predictor, form, budget)
+        return super().predict_kept(spec, kept)
 
-    monkeypatch.setattr(front, "_best_in", no_time_for_int8)
+
+def test_a_scheme_that_the_solver_has_no_time_for_does_not_keep_another_from_being_tried(store: StudyStore) -> None:
+    predictor = NoTimeForInt8(PREDICTOR.table)
     executor = FakeExecutor(off_by(snr_db=-1.0))
-    budget = BudgetConfig(min_snr_db=12.0)
-    measured(store, executor).within(PREDICTOR, FORMS, budget)
-    assert len(executor.keys) > 1  # the first one missed
-    assert isinstance(choose(store.rows(), budget).row.spec, Int4Spec)
+    limit = budget(snr_db_min=12.0)
+    predicted(store, executor).within(predictor, SCHEMES, limit, OBJECTIVES)
+    assert len(executor.specs) > 1  # the first one missed
+    assert winner(store, limit).spec.family == "nf4"
     with pytest.raises(StudyError, match="were found in 10 s"):
-        measured(store, executor).within(PREDICTOR, FORMS[:1], budget)
+        predicted(store, executor).within(predictor, SCHEMES[:1], limit, OBJECTIVES)
 
 
 def test_a_budget_that_every_prediction_misses_measures_nothing(store: StudyStore) -> None:
     executor = FakeExecutor(off_by())
-    measured(store, executor).within(PREDICTOR, FORMS, BudgetConfig(memory_mb=0.001))
-    assert executor.keys == []
+    predicted(store, executor).within(PREDICTOR, SCHEMES, budget(memory_bytes_max=1000), OBJECTIVES)
+    assert executor.specs == []
 
 
 def test_after_some_attempts_nobody_tries_again(store: StudyStore) -> None:
     executor = FakeExecutor(off_by(snr_db=-30.0))
-    measured(store, executor).within(PREDICTOR, FORMS, BudgetConfig(memory_mb=1.0, min_snr_db=20.0))
-    assert 1 <= len(executor.keys) <= ATTEMPTS
+    limit = budget(memory_bytes_max=1e6, snr_db_min=20.0)
+    predicted(store, executor).within(PREDICTOR, SCHEMES, limit, OBJECTIVES)
+    assert 1 <= len(executor.specs) <= ATTEMPTS
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_stop_ends_after_the_setting_in_flight(store: StudyStore, count: int) -> None:
+    executor = FakeExecutor(off_by(snr_db=-30.0))
+    one = Predicted(store, executor, "transformer", MODEL.components, should_stop=lambda: len(executor.specs) >= count)
+    one.candidates(predicted_front(PREDICTOR, SCHEMES, [0.0, 0.1, 0.2, 0.3], OBJECTIVES))
+    one.within(PREDICTOR, SCHEMES, budget(snr_db_min=12.0), OBJECTIVES)
+    assert len(executor.specs) == count
+    assert [row.spec for row in store.rows()] == executor.specs
+    assert store.predictions().keys() == set(executor.specs)
 
 
 def test_a_study_that_was_claimed_may_be_added_to_and_never_changed(store: StudyStore) -> None:

@@ -1,27 +1,29 @@
+"""The trials of a study on a device without a model: what is measured, in which order, and what a kill leaves."""
+
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import MODEL, FakeExecutor, failing, numbers, session, small_space
+from fakes import MODEL, OBJECTIVES, FakeExecutor, failing, limits, numbers, pipeline, small_space, trials
 
-from quantlab.config import BudgetConfig, Sampler
+from quantlab.config import ModelConfig, Sampler, SpaceConfig, Weights
 from quantlab.errors import DeviceLostError, StudyError
-from quantlab.outcomes.measurement import Failure, Outcome
-from quantlab.search.samplers import make_sampler
+from quantlab.executors import Evaluate
+from quantlab.outcomes import ErrorType, Evaluated, Failure
 from quantlab.search.space import Space
-from quantlab.spec import QuantSpec, ReferenceSpec
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.study.baselines import baselines
-from quantlab.study.rows import INTERRUPTED
+from quantlab.study.rows import Source
 from quantlab.study.store import StudyStore
 
-UNPROFILED = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
-"""Samplers that need no sensitivities; the other one is tested with a model (tests/cli/test_sweep_auto.py)."""
+PLAIN = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+"""Samplers that need no layer sensitivities; the other one is tested with a model."""
 
-BASELINES = [spec.key for spec in baselines(MODEL)]
+BASELINES = [setting.spec for setting in baselines(MODEL)]
+REFERENCE = pipeline(ReferenceSpec())
 CONTINUOUS = small_space(llm_int8_threshold=[0], llm_int8_threshold_range=[0.5, 12])
 
 
@@ -29,8 +31,19 @@ class KilledError(Exception):
     """Stands for a process that ends in the middle of a trial."""
 
 
+def whole(space: SpaceConfig | None = None) -> set[PipelineSpec]:
+    """Every setting of a space, and the reference."""
+    found = Space(space or small_space(), MODEL)
+    return {REFERENCE} | {found.setting(params).spec for params in found.grid()}
+
+
+def settings(executor: FakeExecutor) -> list[PipelineSpec]:
+    """What was measured, without the drift checks."""
+    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
+
+
 def killed_at(count: int) -> FakeExecutor:
-    def act(spec: QuantSpec, before: int) -> Outcome | None:
+    def act(spec: PipelineSpec, before: int) -> Evaluated | None:
         if before == count:
             raise KilledError(spec.key)
         return None
@@ -38,321 +51,330 @@ def killed_at(count: int) -> FakeExecutor:
     return FakeExecutor(act)
 
 
-def ctrl_c_at(*counts: int) -> FakeExecutor:
-    def act(spec: QuantSpec, before: int) -> Outcome | None:
-        if before in counts:
-            os.kill(os.getpid(), signal.SIGINT)
-        return None
-
-    return FakeExecutor(act)
+def stopped_after(count: int, executor: FakeExecutor) -> Callable[[], bool]:
+    """A user who asks for the end while so many settings have been measured."""
+    return lambda: len(set(executor.specs)) >= count
 
 
-@pytest.mark.parametrize("sampler", UNPROFILED)
+@pytest.mark.parametrize("sampler", PLAIN)
 def test_baselines_come_first_in_order_and_nothing_is_measured_twice(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
-    session(tmp_path / "s", executor, sampler, n_trials=12)
-    assert executor.keys[: len(BASELINES)] == BASELINES
-    assert len(set(executor.keys)) == len(executor.keys) == 12
+    trials(tmp_path / "s", executor, sampler, n_trials=12)
+    assert settings(executor)[: len(BASELINES)] == BASELINES
+    assert len(set(settings(executor))) == len(settings(executor)) == 12
 
 
-@pytest.mark.parametrize("sampler", [s for s in UNPROFILED if s is not Sampler.grid])
+@pytest.mark.parametrize("sampler", [s for s in PLAIN if s is not Sampler.grid])
 def test_a_continuous_space_gives_as_many_distinct_settings_as_asked_for(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor, sampler, n_trials=15, space=CONTINUOUS)
-    assert len(set(executor.keys)) == len(executor.keys) == 15
-    assert {row.spec.key for row in rows} == set(executor.keys)
+    rows = trials(tmp_path / "s", executor, sampler, n_trials=15, space=CONTINUOUS)
+    assert len(set(settings(executor))) == len(settings(executor)) == 15
+    assert {row.spec for row in rows} == set(settings(executor))
 
 
 @pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.random, Sampler.tpe])
 def test_without_a_number_of_trials_the_whole_space_is_measured(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
-    session(tmp_path / "s", executor, sampler)
-    space = Space(small_space(), MODEL.skips)
-    assert set(executor.keys) == {"reference"} | {space.spec(params).key for params in space.grid()}
-    assert len(executor.keys) == space.size() + 1
+    trials(tmp_path / "s", executor, sampler)
+    assert set(settings(executor)) == whole()
+    assert len(settings(executor)) == Space(small_space(), MODEL).size() + 1
 
 
 def test_more_trials_than_settings_end_with_the_space(tmp_path: Path) -> None:
     executor = FakeExecutor()
-    session(tmp_path / "s", executor, Sampler.random, n_trials=500)
-    assert len(executor.keys) == Space(small_space(), MODEL.skips).size() + 1
+    trials(tmp_path / "s", executor, Sampler.random, n_trials=500)
+    assert len(settings(executor)) == Space(small_space(), MODEL).size() + 1
 
 
 def test_baselines_outside_the_space_are_measured_and_kept_beside_it(tmp_path: Path) -> None:
     space = small_space(method=["llm_int8"], llm_int8_threshold=[3], skip=["attn"])
     executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor, space=space)
-    assert executor.keys == [*BASELINES, "llm_int8 t=3 skip=attn"]
-    assert [row.number for row in rows] == [-1, -2, -3, -4, -5, -6, 0]
+    rows = trials(tmp_path / "s", executor, space=space)
+    assert settings(executor) == [*BASELINES, pipeline(Int8Spec(3.0, ("attn",)))]
+    assert [row.number for row in rows] == list(range(len(BASELINES) + 1))
+    assert [row.source for row in rows] == [Source.baseline] * len(BASELINES) + [Source.search]
     assert all(row.outcome == numbers(row.spec) for row in rows)
 
 
-def test_a_repeated_proposal_is_told_from_the_cache_with_the_number_of_the_first(tmp_path: Path) -> None:
-    executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor, Sampler.random)
+def test_a_repeated_proposal_has_the_outcome_and_the_number_of_the_first(tmp_path: Path) -> None:
+    rows = trials(tmp_path / "s", FakeExecutor(), Sampler.random)
     repeats = [row for row in rows if row.repeat_of is not None]
     assert repeats
     first = {row.number: row for row in rows if row.repeat_of is None}
     for row in repeats:
-        assert first[row.repeat_of or 0].spec == row.spec
-        assert first[row.repeat_of or 0].outcome == row.outcome
+        assert row.repeat_of is not None
+        assert first[row.repeat_of].spec == row.spec
+        assert first[row.repeat_of].outcome == row.outcome
 
 
-def test_a_failure_is_recorded_with_its_reason_and_never_asked_again(tmp_path: Path) -> None:
-    bad = ("llm_int8 t=6", "bnb_4bit fp4 compute=float16 skip=attn", "reference")
-    executor = FakeExecutor(failing(*bad))
-    _, rows = session(tmp_path / "s", executor)
+def test_a_failure_is_recorded_with_its_error_type_and_never_asked_again(tmp_path: Path) -> None:
+    bad: tuple[QuantSpec, ...] = (Int8Spec(6.0), Int4Spec("fp4", skip=("attn",)), ReferenceSpec())
+    rows = trials(tmp_path / "s", FakeExecutor(failing(*bad)))
     failed = [row for row in rows if row.measurement is None]
-    assert {row.spec.key for row in failed} == set(bad)
-    assert all(isinstance(row.outcome, Failure) and row.outcome.reason == "out of memory" for row in failed)
+    assert {row.spec for row in failed} == set(map(pipeline, bad))
+    for row in failed:
+        assert isinstance(row.outcome, Failure)
+        assert row.outcome.error is ErrorType.out_of_memory
+        assert row.outcome.message == "out of memory"
     again = FakeExecutor()
-    session(tmp_path / "s", again, Sampler.random, n_trials=500)
-    assert again.keys == []
+    trials(tmp_path / "s", again, Sampler.random, n_trials=500)
+    assert again.specs == []
 
 
-@pytest.mark.parametrize("sampler", UNPROFILED)
+@pytest.mark.parametrize("sampler", PLAIN)
 def test_a_finished_study_measures_nothing_more(sampler: Sampler, tmp_path: Path) -> None:
-    _, before = session(tmp_path / "s", FakeExecutor(), sampler, n_trials=12)
+    before = trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=12)
     executor = FakeExecutor()
-    _, after = session(tmp_path / "s", executor, sampler, n_trials=12)
-    assert executor.keys == []
+    after = trials(tmp_path / "s", executor, sampler, n_trials=12)
+    assert executor.specs == []
     assert after == before
 
 
 def test_a_larger_number_of_trials_extends_a_study(tmp_path: Path) -> None:
-    _, before = session(tmp_path / "s", FakeExecutor(), n_trials=8)
+    before = trials(tmp_path / "s", FakeExecutor(), n_trials=8)
     executor = FakeExecutor()
-    _, after = session(tmp_path / "s", executor, n_trials=11)
-    assert len(executor.keys) == 3
+    after = trials(tmp_path / "s", executor, n_trials=11)
+    assert len(settings(executor)) == 3
     assert after[: len(before)] == before
 
 
 @pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe])
-@pytest.mark.parametrize("count", [0, 3, 9])
-def test_a_trial_in_flight_at_a_kill_is_recorded_as_failed_and_asked_again(
+@pytest.mark.parametrize("count", [0, 3, 10])
+def test_a_trial_in_flight_at_a_kill_is_recorded_as_interrupted_and_asked_again(
     sampler: Sampler, count: int, tmp_path: Path
 ) -> None:
     killed = killed_at(count)
     with pytest.raises(KilledError):
-        session(tmp_path / "s", killed, sampler, n_trials=14)
-    finished, in_flight = killed.keys[:-1], killed.keys[-1]
+        trials(tmp_path / "s", killed, sampler, n_trials=14)
+    finished, in_flight = settings(killed)[:-1], killed.specs[-1]
     executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor, sampler, n_trials=14)
-    assert executor.keys[0] == in_flight if count < len(BASELINES) else in_flight in executor.keys
-    assert not set(finished) & set(executor.keys)
-    assert len(finished) + len(executor.keys) == 14
-    interrupted = [row for row in rows if isinstance(row.outcome, Failure) and row.outcome.kind == INTERRUPTED]
-    is_trial = in_flight != "reference"
-    assert [row.spec.key for row in interrupted] == [in_flight] * is_trial
-    measured = [row for row in rows if row.measurement is not None and row.repeat_of is None]
-    assert sum(row.spec.key == in_flight for row in measured) == 1
+    rows = trials(tmp_path / "s", executor, sampler, n_trials=14)
+    assert settings(executor)[0] == in_flight if count < len(BASELINES) else in_flight in settings(executor)
+    assert not set(settings(executor)) & set(finished)
+    assert {row.spec for row in rows if row.measurement} == set(finished) | set(settings(executor))
+    interrupted = [row for row in rows if isinstance(row.outcome, Failure)]
+    begun = [in_flight] if in_flight != REFERENCE else []  # the reference is no trial, so that it leaves no trace
+    assert [row.spec for row in interrupted] == begun
+    assert all(isinstance(r.outcome, Failure) and r.outcome.error is ErrorType.interrupted for r in interrupted)
+    assert len({row.spec for row in rows if row.measurement}) == 14
 
 
 def test_a_setting_that_was_in_flight_is_asked_again_also_after_a_second_kill(tmp_path: Path) -> None:
-    killed = killed_at(8)
+    killed = killed_at(9)
     with pytest.raises(KilledError):
-        session(tmp_path / "s", killed, Sampler.tpe, n_trials=20, space=CONTINUOUS)
+        trials(tmp_path / "s", killed, Sampler.tpe, n_trials=20, space=CONTINUOUS)
     with StudyStore(tmp_path / "s") as store:  # the second process ends just after it has tidied up
         store.interrupted()
     executor = FakeExecutor()
-    session(tmp_path / "s", executor, Sampler.tpe, n_trials=10, space=CONTINUOUS)
-    assert executor.keys[0] == killed.keys[-1]
+    trials(tmp_path / "s", executor, Sampler.tpe, n_trials=20, space=CONTINUOUS)
+    assert settings(executor)[0] == killed.specs[-1]
+
+
+def test_a_setting_that_was_measured_when_a_kill_came_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = StudyStore.finish
+
+    def killed(store: StudyStore, trial: object, *others: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store.optuna_study), "tell", lambda *args, **kwargs: 1 // 0)
+            tell(store, trial, *others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyStore, "finish", killed)
+        with pytest.raises(ZeroDivisionError):
+            trials(tmp_path / "s", FakeExecutor(), n_trials=8)
+    executor = FakeExecutor()
+    rows = trials(tmp_path / "s", executor, n_trials=8)
+    assert settings(executor) == [spec for spec in [row.spec for row in rows] if spec not in BASELINES[:2]]
+    assert all(row.measurement for row in rows)
 
 
 def test_a_kill_between_enqueuing_and_asking_leaves_no_setting_out(tmp_path: Path) -> None:
-    session(tmp_path / "s", FakeExecutor(), n_trials=8)
-    space = Space(small_space(), MODEL.skips)
+    trials(tmp_path / "s", FakeExecutor(), n_trials=8)
+    space = Space(small_space(), MODEL)
     with StudyStore(tmp_path / "s") as store:
         known = store.known()
-        params = next(p for p in space.grid() if space.spec(p).key not in known)
+        params = next(p for p in space.grid() if space.setting(p).spec not in known)
         store.optuna_study.enqueue_trial(params)
     executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor)
-    assert {row.spec.key for row in rows if row.measurement} == {"reference"} | {
-        space.spec(p).key for p in space.grid()
-    }
-    assert len(set(executor.keys)) == len(executor.keys)
+    rows = trials(tmp_path / "s", executor)
+    assert {row.spec for row in rows if row.measurement} == whole()
+    assert len(set(settings(executor))) == len(settings(executor))
     with StudyStore(tmp_path / "s") as store:
         assert all(trial.state.is_finished() for trial in store.optuna_study.get_trials())
 
 
-@pytest.mark.parametrize("count", [0, 4, 9])
-def test_ctrl_c_ends_after_the_trial_in_flight_and_keeps_every_row(count: int, tmp_path: Path) -> None:
-    executor = ctrl_c_at(count)
-    handler = signal.getsignal(signal.SIGINT)
-    driver, rows = session(tmp_path / "s", executor)
-    assert driver.stopped
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert len(executor.keys) == count + 1
-    assert {row.spec.key for row in rows if row.measurement} == set(executor.keys)
-    _, after = session(tmp_path / "s", FakeExecutor())
+@pytest.mark.parametrize("count", [1, 5, 10])
+def test_a_stop_ends_after_the_trial_in_flight_and_keeps_every_row(count: int, tmp_path: Path) -> None:
+    executor = FakeExecutor()
+    rows = trials(tmp_path / "s", executor, should_stop=stopped_after(count, executor))
+    assert len(settings(executor)) == count
+    assert {row.spec for row in rows if row.measurement} == set(settings(executor))
+    again = FakeExecutor()
+    after = trials(tmp_path / "s", again)
     assert {row.number: row for row in rows}.items() <= {row.number: row for row in after}.items()
+    assert set(settings(again)) == whole() - set(settings(executor))
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
-    def act(spec: QuantSpec, before: int) -> None:
-        if before == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        session(tmp_path / "s", FakeExecutor(act))
-    with StudyStore(tmp_path / "s") as store:
-        assert sum(row.measurement is not None for row in store.rows()) == 3
-
-
-@pytest.mark.parametrize("sampler", UNPROFILED)
+@pytest.mark.parametrize("sampler", PLAIN)
 def test_budgets_become_constraints_of_the_trials(sampler: Sampler, tmp_path: Path) -> None:
-    budget = BudgetConfig(memory_mb=2.5, latency_ms=50.0, min_snr_db=20.0)
-    session(tmp_path / "s", FakeExecutor(), sampler, n_trials=14, budget=budget)
+    budget = limits(memory_bytes_max=2.5e6, latency_ms_max=50.0, snr_db_min=20.0)
+    rows = {
+        row.spec: row for row in trials(tmp_path / "s", FakeExecutor(), sampler, 14, budget=budget) if row.measurement
+    }
+    space = Space(small_space(), MODEL)
     with StudyStore(tmp_path / "s") as store:
-        trials = store.optuna_study.get_trials()
-        rows = {row.number: row for row in store.rows()}
-        assert trials
-        for trial in trials:
-            m = rows[trial.number].measurement
+        found = store.optuna_study.get_trials()
+        assert found
+        for trial in found:
+            m = rows[space.setting(trial.params).spec].measurement
             assert m is not None
             assert trial.constraints == pytest.approx(
                 {
-                    "memory_mb": m.memory_bytes / 1e6 - 2.5,
-                    "latency_ms": m.latency_ms - 50.0,
-                    "min_snr_db": 20.0 - m.snr_db,
+                    "memory_bytes.max": m.memory_bytes - 2.5e6,
+                    "latency_ms.max": m.latency_ms - 50.0,
+                    "snr_db.min": 20.0 - m.snr_db,
                 }
             )
-        feasible = {t.number for t in trials if max(t.constraints.values()) <= 0}
+        feasible = {t.number for t in found if max(t.constraints.values()) <= 0}
         assert feasible
         assert {t.number for t in store.optuna_study.best_trials} <= feasible
 
 
-@pytest.mark.parametrize("sampler", [s for s in UNPROFILED if s is not Sampler.gp])
+@pytest.mark.parametrize("sampler", [s for s in PLAIN if s is not Sampler.gp])
 def test_a_budget_may_be_given_when_a_study_goes_on(sampler: Sampler, tmp_path: Path) -> None:
-    session(tmp_path / "s", FakeExecutor(), sampler, n_trials=9)
+    trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=9)
     executor = FakeExecutor()
-    session(tmp_path / "s", executor, sampler, n_trials=14, budget=BudgetConfig(memory_mb=2.5))
-    assert len(executor.keys) == 5
+    trials(tmp_path / "s", executor, sampler, n_trials=14, budget=limits(memory_bytes_max=2.5e6))
+    assert len(settings(executor)) == 5
 
 
 def test_gp_refuses_other_budgets_when_a_study_goes_on(tmp_path: Path) -> None:
-    _, before = session(tmp_path / "s", FakeExecutor(), Sampler.gp, n_trials=9)
+    before = trials(tmp_path / "s", FakeExecutor(), Sampler.gp, n_trials=9)
     executor = FakeExecutor()
-    with pytest.raises(StudyError, match=r"search\.sampler='gp'.*\(none\).*budget\.memory_mb"):
-        session(tmp_path / "s", executor, Sampler.gp, n_trials=14, budget=BudgetConfig(memory_mb=2.5))
-    assert executor.keys == []
+    with pytest.raises(StudyError, match=r"sampler\.name='gp'.*\(none\).*budget\.memory_bytes\.max"):
+        trials(tmp_path / "s", executor, Sampler.gp, n_trials=14, budget=limits(memory_bytes_max=2.5e6))
+    assert executor.specs == []
     with StudyStore(tmp_path / "s") as store:
         assert store.rows() == before
 
 
 def test_without_budgets_trials_have_no_constraints(tmp_path: Path) -> None:
-    session(tmp_path / "s", FakeExecutor(), n_trials=8)
+    trials(tmp_path / "s", FakeExecutor(), n_trials=8)
     with StudyStore(tmp_path / "s") as store:
         assert not any(trial.constraints for trial in store.optuna_study.get_trials())
 
 
-def test_trials_hold_the_three_objectives(tmp_path: Path) -> None:
-    session(tmp_path / "s", FakeExecutor(), n_trials=8)
+def test_trials_hold_the_objectives(tmp_path: Path) -> None:
+    rows = {row.spec: row.measurement for row in trials(tmp_path / "s", FakeExecutor(), n_trials=8)}
+    space = Space(small_space(), MODEL)
     with StudyStore(tmp_path / "s") as store:
-        assert store.optuna_study.metric_names == ["snr_db", "memory_bytes", "latency_ms"]
-        rows = {row.number: row.measurement for row in store.rows()}
-        for trial in store.optuna_study.get_trials():
-            m = rows[trial.number]
-            assert m is not None
-            assert trial.values == [m.snr_db, m.memory_bytes, m.latency_ms]
+        assert store.optuna_study.metric_names == [metric.name for metric in OBJECTIVES]
+        found = store.optuna_study.get_trials()
+    assert len(found) == 7
+    for trial in found:
+        m = rows[space.setting(trial.params).spec]
+        assert m is not None
+        assert trial.values == [m.snr_db, m.memory_bytes, m.latency_ms]
 
 
 def test_the_reference_alone_is_no_trial(tmp_path: Path) -> None:
-    session(tmp_path / "s", FakeExecutor())
+    rows = trials(tmp_path / "s", FakeExecutor())
+    assert [row.spec for row in rows if row.source is not Source.search] == [REFERENCE]
     with StudyStore(tmp_path / "s") as store:
-        assert [row.spec for row in store.rows() if row.number < 0] == [ReferenceSpec()]
+        assert len(store.optuna_study.get_trials()) == len(rows) - 1
 
 
 @pytest.mark.parametrize("sampler", [Sampler.tpe, Sampler.nsga2, Sampler.random])
 def test_the_same_seed_proposes_the_same_settings(sampler: Sampler, tmp_path: Path) -> None:
     runs = [FakeExecutor(), FakeExecutor()]
     for name, executor in zip("ab", runs, strict=True):
-        session(tmp_path / name, executor, sampler, n_trials=14, space=CONTINUOUS)
-    assert runs[0].keys == runs[1].keys
+        trials(tmp_path / name, executor, sampler, n_trials=14, space=CONTINUOUS)
+    assert runs[0].specs == runs[1].specs
 
 
-def test_tpe_is_multivariate() -> None:
-    space = Space(small_space(), MODEL.skips)
-    assert make_sampler(Sampler.tpe, 0, space)._multivariate  # type: ignore[attr-defined]
+def test_another_seed_proposes_other_settings(tmp_path: Path) -> None:
+    runs = [FakeExecutor(), FakeExecutor()]
+    for seed, executor in enumerate(runs):
+        trials(tmp_path / str(seed), executor, Sampler.random, n_trials=14, space=CONTINUOUS, seed=seed)
+    assert runs[0].specs != runs[1].specs
 
 
 def test_a_resumed_random_search_goes_on_instead_of_repeating_its_start(tmp_path: Path) -> None:
-    space = small_space()
-    space.method, space.llm_int8_threshold, space.llm_int8_threshold_range = ["llm_int8"], [0.0], [0.5, 12.0]
+    space = small_space(method=["llm_int8"], llm_int8_threshold=[0.0], llm_int8_threshold_range=[0.5, 12.0])
     for wanted in (70, 140):
-        _, found = session(tmp_path / "s", FakeExecutor(), Sampler.random, wanted, space)
-        assert len({row.spec.key for row in found}) == wanted
+        found = trials(tmp_path / "s", FakeExecutor(), Sampler.random, wanted, space)
+        assert len({row.spec for row in found}) == wanted
 
 
-class LostExecutor(FakeExecutor):
-    """A device that a setting breaks for good."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(failing(key))
-        self._broken_by = key
-
-    def check(self) -> None:
-        if self._broken_by in self.keys:
-            raise DeviceLostError("the CUDA context is broken")
+BREAKS = [ReferenceSpec(), Int8Spec(0.0), Int4Spec("nf4", skip=("attn",))]
 
 
 @pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe])
-@pytest.mark.parametrize("key", ["reference", "llm_int8 t=0", "bnb_4bit nf4 compute=float16 skip=attn"])
+@pytest.mark.parametrize("spec", BREAKS, ids=str)
 def test_a_lost_device_ends_the_session_with_the_trial_that_did_it_in_the_journal(
-    sampler: Sampler, key: str, tmp_path: Path
+    sampler: Sampler, spec: QuantSpec, tmp_path: Path
 ) -> None:
-    executor = LostExecutor(key)
+    executor = FakeExecutor(failing(spec, error=ErrorType.device_lost))
     with pytest.raises(DeviceLostError):
-        session(tmp_path / "s", executor, sampler)
-    assert executor.keys[-1] == key
+        trials(tmp_path / "s", executor, sampler)
+    assert executor.specs[-1] == pipeline(spec)
     with StudyStore(tmp_path / "s") as store:
-        outcomes = {row.spec.key: row.outcome for row in store.rows()}
-    assert outcomes.keys() == set(executor.keys)
-    assert isinstance(outcomes[key], Failure)
+        outcomes = {row.spec: row.outcome for row in store.rows()}
+    assert outcomes.keys() == set(executor.specs)
+    lost = outcomes[pipeline(spec)]
+    assert isinstance(lost, Failure)
+    assert lost.error is ErrorType.device_lost
 
 
 @pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe])
-@pytest.mark.parametrize("key", ["reference", "llm_int8 t=0", "bnb_4bit nf4 compute=float16 skip=attn"])
+@pytest.mark.parametrize("spec", BREAKS, ids=str)
 def test_the_session_after_a_lost_device_goes_on_past_the_setting_and_finishes(
-    sampler: Sampler, key: str, tmp_path: Path
+    sampler: Sampler, spec: QuantSpec, tmp_path: Path
 ) -> None:
-    lost = LostExecutor(key)
+    lost = FakeExecutor(failing(spec, error=ErrorType.device_lost))
     with pytest.raises(DeviceLostError):
-        session(tmp_path / "s", lost, sampler)
+        trials(tmp_path / "s", lost, sampler)
     executor = FakeExecutor()
-    _, rows = session(tmp_path / "s", executor, sampler)
-    space = Space(small_space(), MODEL.skips)
-    everything = {"reference"} | {space.spec(params).key for params in space.grid()}
-    assert set(executor.keys) == everything - set(lost.keys)
-    assert {row.spec.key for row in rows if row.measurement} == everything - {key}
+    rows = trials(tmp_path / "s", executor, sampler)
+    assert set(settings(executor)) == whole() - set(lost.specs)
+    assert {row.spec for row in rows if row.measurement} == whole() - {pipeline(spec)}
 
 
 def test_a_failure_that_leaves_the_device_whole_does_not_end_the_session(tmp_path: Path) -> None:
-    asked = []
-
-    class Whole(FakeExecutor):
-        def check(self) -> None:
-            asked.append(self.keys[-1])
-
-    executor = Whole(failing("llm_int8 t=0", "llm_int8 t=3"))
-    session(tmp_path / "s", executor)
-    assert asked == ["llm_int8 t=0", "llm_int8 t=3"]
-    assert len(executor.keys) == Space(small_space(), MODEL.skips).size() + 1
+    executor = FakeExecutor(failing(Int8Spec(0.0), Int8Spec(3.0)))
+    trials(tmp_path / "s", executor)
+    assert set(settings(executor)) == whole()
 
 
-@pytest.mark.parametrize("sampler", UNPROFILED)
-def test_the_snr_of_random_weights_is_told_as_a_constant_and_recorded_as_measured(
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_optuna_is_told_a_constant_for_the_snr_of_random_weights_and_rows_keep_it(
     sampler: Sampler, tmp_path: Path
 ) -> None:
-    def random_weights(spec: QuantSpec, before: int) -> Outcome:
-        return dataclasses.replace(numbers(spec), provenance={"device": "fake", "versions": {}, "weights": "random"})
+    def random_weights(spec: PipelineSpec, before: int) -> Evaluated:
+        return dataclasses.replace(numbers(spec), fidelity_is_meaningful=False)
 
-    session(tmp_path / "s", FakeExecutor(random_weights), sampler, n_trials=12)
+    model = dataclasses.replace(MODEL, weights=Weights.random)
+    rows = trials(tmp_path / "s", FakeExecutor(random_weights), sampler, n_trials=12, model=model)
     with StudyStore(tmp_path / "s") as store:
-        trials = store.optuna_study.get_trials()
-        rows = {row.number: row.measurement for row in store.rows()}
-    assert {trial.values[0] for trial in trials} == {0.0}
-    assert len({trial.values[1] for trial in trials}) > 3
-    assert len({m.snr_db for m in rows.values() if m}) > 3
+        values = [trial.values for trial in store.optuna_study.get_trials()]
+    assert {snr_db for snr_db, *_ in values} == {0.0}
+    assert len({memory_bytes for _, memory_bytes, _ in values}) > 3
+    assert len({row.measurement.snr_db for row in rows if row.measurement}) > 3
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_two_components_are_searched_over_the_product_of_their_settings(sampler: Sampler, tmp_path: Path) -> None:
+    model: ModelConfig = dataclasses.replace(MODEL, components=["transformer", "transformer_2"])
+    space = small_space(method=["llm_int8"], llm_int8_threshold=[0, 6], skip=["none", "attn"])
+    executor = FakeExecutor()
+    rows = trials(tmp_path / "s", executor, sampler, space=space, model=model)
+    specs = [Int8Spec(threshold, skip) for threshold in (0.0, 6.0) for skip in ((), ("attn",))]
+    product = {PipelineSpec({"transformer": a, "transformer_2": b}) for a in specs for b in specs}
+    alike = [setting.spec for setting in baselines(model)]
+    assert settings(executor)[: len(alike)] == alike
+    assert set(settings(executor)) == product | set(alike)
+    assert len(settings(executor)) == 16 + 4
+    assert {row.spec for row in rows if row.eligible} == product
+    assert len({row.name for row in rows if row.repeat_of is None}) == 20

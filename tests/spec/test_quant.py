@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from quantlab.errors import ConfigError, QuantlabError
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec, from_config
-from quantlab.spec.quant import COMPUTE_DTYPES, QUANT_STORAGES, QUANT_TYPES, from_dict, to_dict
+from quantlab.spec.conversion import from_dict, to_dict
+from quantlab.spec.quant import COMPUTE_DTYPES, QUANT_STORAGES, QUANT_TYPES
 
 names = st.from_regex(r"[a-z_][a-z0-9_.]{0,12}", fullmatch=True)
 skips = st.lists(names, max_size=4).map(tuple)

@@ -21,7 +21,7 @@ test-long: $(STAMP)    ## the other tests: run before a release
 	$(PY) -m pytest -q -n 2 --dist loadfile -m long
 
 fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not long" --hypothesis-profile=fast $(addprefix tests/,$(FAST))
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not long and not slow" --hypothesis-profile=fast $(addprefix tests/,$(FAST))
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -223,7 +223,8 @@ class FakeExecutor:
         act: called with a setting and how many came before; what it gives is the outcome, None for `numbers`.
         samples: how many each measurement has; a pruner is asked after each but the last.
         slots: how many tasks a session may have in flight.
-        table: what layer sensitivities come to.
+        table: what layer sensitivities come to, whatever the component.
+        components: that its lab has.
     """
 
     def __init__(
@@ -232,13 +233,14 @@ class FakeExecutor:
         samples: int = 1,
         slots: int = 1,
         table: SensitivityTable | None = None,
+        components: Sequence[str] = (COMPONENT,),
     ) -> None:
         self.specs: list[PipelineSpec] = []
         self.raced: list[PipelineSpec] = []
         self.tasks: list[Task] = []
         self.slots = slots
         self.lost = False
-        self._act, self._samples, self._table = act, samples, table
+        self._act, self._samples, self._table, self._components = act, samples, table, components
 
     def __enter__(self) -> Self:
         return self
@@ -262,16 +264,18 @@ class FakeExecutor:
 
     def _done(self, task: Task) -> Outcome:
         if isinstance(task, Describe):
-            return description()
+            return description(self._components)
         if isinstance(task, Evaluate):
             return self._evaluated(task)
         if isinstance(task, EvaluateHeldOut):
-            return with_samples(numbers(task.spec), 4)
+            seen = with_samples(numbers(task.spec), 4)
+            unseen = (dataclasses.replace(one, prompt=one.prompt + 4) for one in seen.samples)
+            return dataclasses.replace(seen, samples=tuple(unseen))
         if isinstance(task, MeasureNoiseFloor):
             return NoiseFloor(FrozenDict({"run twice": 100.0, "float32": 60.0, "bfloat16": 40.0}))
         if isinstance(task, MeasureSensitivities):
             assert self._table is not None
-            return dataclasses.replace(self._table, identity=task.identity)
+            return dataclasses.replace(self._table, component=task.component, identity=task.identity)
         if isinstance(task, GenerateImages):
             return GeneratedImages(task.spec, (png(),) * 3, FrozenDict({"psnr_db": 30.0, "ssim": 0.9}))
         assert isinstance(task, Verify)

@@ -95,7 +95,7 @@ def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> Quant
 
 
 def _no_limit(key: str, value: str) -> QuantlabError:
-    """The error for a metric's limit that says neither max nor min, such as ``budget.memory_mb=3``."""
+    """The error for a metric's limit that says neither max nor min, such as ``budget.memory_bytes=3``."""
     metric = key.rpartition(".")[2]
     if metric in METRICS:
         wishes = " or ".join(f"{name}={value}" for name in _limits(f"{key}.")[1:])

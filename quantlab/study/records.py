@@ -28,8 +28,6 @@ VERSION = 1
 SETTING, OUTCOME = "setting", "outcome"
 """User attributes of a trial: what it measures, and what came of it. `quantlab.search.attributes` has another one."""
 
-INTERRUPTED = "the process ended while the setting was measured"
-
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -101,7 +99,7 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> Row | None:
     setting, told = trial.user_attrs[SETTING], trial.user_attrs.get(OUTCOME)
     spec = spec_of(setting)
     if told is None:
-        return Row(setting["number"], spec, setting["name"], Failure(spec, ErrorType.interrupted, INTERRUPTED))
+        return Row(setting["number"], spec, setting["name"], Failure(spec, ErrorType.interrupted, ""))
     outcome = outcome_from_dict(told["outcome"])
     return Row(setting["number"], spec, setting["name"], outcome, repeat_of=told["repeat_of"])
 

@@ -44,6 +44,7 @@ def closed(layers: tuple[str, ...], kept: set[str]) -> set[str]:
     return kept | {layers[b] for a, b in kept_along(layers) if layers[a] in kept}
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(data=st.data(), architecture=st.sampled_from(list(ARCHITECTURES)))
 def test_the_entries_keep_exactly_the_layers_that_were_chosen(data: st.DataObject, architecture: str) -> None:

@@ -46,6 +46,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 # Kills
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(data=st.data())
 def test_a_journal_cut_at_any_byte_opens_with_a_prefix_of_its_rows_and_goes_on(
@@ -83,6 +84,7 @@ def test_rows_that_stand_before_the_cut_are_all_kept(journal: bytes, tmp_path: P
     assert len(set(counts)) > 3
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_a_random_moment_loses_no_finished_row(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     journal = folder / "journal.log"

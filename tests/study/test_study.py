@@ -172,6 +172,7 @@ def test_it_shows_itself_in_a_line_and_in_a_notebook(folder: Path) -> None:
         assert f">{name}</t" in page
 
 
+@pytest.mark.slow
 def test_a_study_opens_without_the_file_of_its_own_metric_and_runs_no_code_of_anyone_s(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(

@@ -15,7 +15,7 @@ ERRORS = {
     ErrorType.kernel_refused: "a kernel refused the setting",
     ErrorType.nothing_quantized: "the skip list keeps every layer",
     ErrorType.device_lost: "the device was lost",
-    ErrorType.interrupted: "interrupted",
+    ErrorType.interrupted: "the process ended while the setting was measured",
 }
 """What a setting did that gave no measurement."""
 

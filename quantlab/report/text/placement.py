@@ -13,7 +13,7 @@ def placement_line(placement: Placement) -> str:
     """One line with the sizes that decided it."""
     where = _STREAMED if placement.streamed else _RESIDENT
     if placement.decision == "host":
-        return where if placement.streamed else "the reference stays on the host, which is the device"
+        return where if placement.streamed else "the reference stays in host memory"
     free = f"{human_bytes(placement.free_bytes)} of {human_bytes(placement.total_bytes)} are free"
     if placement.other_bytes:
         free += f" (other processes hold {human_bytes(placement.other_bytes)})"

@@ -1,0 +1,210 @@
+"""Several tasks in flight, which end in another order than they were begun."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from fakes import MODEL, OBJECTIVES, FakeExecutor, failing, numbers, pipeline, small_space, trials
+
+from quantlab.config import Sampler
+from quantlab.errors import DeviceLostError
+from quantlab.executors import Evaluate, Task
+from quantlab.outcomes import ErrorType, Evaluated, Measurement, Outcome
+from quantlab.search.space import Space
+from quantlab.session.events import Event, RowMeasured
+from quantlab.session.in_flight import Request, run_requests
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, ReferenceSpec
+from quantlab.study.baselines import baselines
+from quantlab.study.store import StudyStore
+
+SLOTS = 3
+BASELINES = [setting.spec for setting in baselines(MODEL)]
+PLAIN = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+
+
+class LastFirst(FakeExecutor):
+    """Ends the task that was begun last, once all slots are taken or nothing more is begun for a while.
+
+    The first task of a phase is thus the last to end.
+    """
+
+    def __init__(self, act: Callable[[PipelineSpec, int], Evaluated | None] | None = None, slots: int = SLOTS) -> None:
+        super().__init__(act, slots=slots)
+        self.most = 0
+        self._waiting: list[tuple[Future[Outcome], Future[Outcome]]] = []
+        self._changed = threading.Condition()
+        self._open = True
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> LastFirst:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+        self._thread.join()
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        with self._changed:
+            self._waiting.append((future, super().submit(task)))
+            self.most = max(self.most, len(self._waiting))
+            self._changed.notify_all()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._open or len(self._waiting) == self.slots, timeout=0.02)
+                if not self._open:
+                    return
+                ended = self._waiting.pop() if self._waiting else None
+            if ended is not None:
+                future, done = ended
+                error = done.exception()
+                if error is None:
+                    future.set_result(done.result())
+                else:
+                    future.set_exception(error)
+
+
+def settings(executor: FakeExecutor) -> list[PipelineSpec]:
+    """What was measured, without the drift checks."""
+    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_nothing_is_measured_twice_and_everything_is_recorded(sampler: Sampler, tmp_path: Path) -> None:
+    with LastFirst() as executor:
+        rows = trials(tmp_path / "s", executor, sampler, n_trials=12)
+    assert executor.most == SLOTS
+    assert settings(executor)[: len(BASELINES)] == BASELINES
+    assert len(settings(executor)) == len(set(settings(executor))) == 12
+    assert {row.spec: row.outcome for row in rows} == {spec: numbers(spec) for spec in settings(executor)}
+    assert sorted(row.number for row in rows) == list(range(len(rows)))
+
+
+def test_settings_end_in_another_order_than_they_were_begun(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with LastFirst() as executor:
+        trials(tmp_path / "s", executor, n_trials=12, on_event=events.append)
+    ended = [event.row.spec for event in events if isinstance(event, RowMeasured)]
+    assert ended != settings(executor)
+    assert sorted(spec.key for spec in ended) == sorted(spec.key for spec in settings(executor))
+    assert ended[len(BASELINES) - 1] == BASELINES[0]
+    assert [event.known for event in events if isinstance(event, RowMeasured)] == list(range(1, 13))
+
+
+def test_baselines_outside_the_space_count_while_they_are_in_flight(tmp_path: Path) -> None:
+    space = small_space(method=["llm_int8"], llm_int8_threshold=[1, 2, 3], skip=["attn", "ff"])
+    with LastFirst() as executor:
+        trials(tmp_path / "s", executor, Sampler.random, n_trials=8, space=space)
+    assert len(settings(executor)) == len(set(settings(executor))) == 8
+
+
+def test_a_setting_that_is_proposed_while_it_is_in_flight_is_told_once_the_first_ends(tmp_path: Path) -> None:
+    with LastFirst() as executor:
+        rows = trials(tmp_path / "s", executor, Sampler.random)
+    first = {row.number: row for row in rows if row.repeat_of is None}
+    repeats = [row for row in rows if row.repeat_of is not None]
+    assert all(row.repeat_of is not None and first[row.repeat_of].outcome == row.outcome for row in repeats)
+    assert all(row.repeat_of is not None and first[row.repeat_of].spec == row.spec for row in repeats)
+    space = Space(small_space(), MODEL)
+    with StudyStore(tmp_path / "s") as store:
+        found = store.optuna_study.get_trials()
+    assert all(trial.state.is_finished() for trial in found)
+    assert len(found) == sum(row.spec != pipeline(ReferenceSpec()) for row in rows)
+    begun: dict[PipelineSpec, list[int]] = {}
+    for index, trial in enumerate(found):
+        begun.setdefault(space.setting(trial.params).spec, []).append(index)
+    meanwhile = 0
+    for one, *others in begun.values():
+        ended = found[one].datetime_complete
+        for other in others:
+            start = found[other].datetime_start
+            assert ended is not None
+            assert start is not None
+            meanwhile += start < ended
+            assert found[other].values == found[one].values
+    assert meanwhile > 0
+
+
+def test_drift_is_checked_at_all_three_moments(tmp_path: Path) -> None:
+    with LastFirst() as executor:
+        trials(tmp_path / "s", executor, n_trials=12)
+    with StudyStore(tmp_path / "s") as store:
+        assert [check.when for check in store.drift()] == ["start", "middle", "end"]
+        assert len({check.spec for check in store.drift()}) == 1
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_a_stop_takes_in_what_is_in_flight(count: int, tmp_path: Path) -> None:
+    with LastFirst() as executor:
+        rows = trials(tmp_path / "s", executor, should_stop=lambda: len(settings(executor)) >= count)
+    assert {row.spec for row in rows if row.measurement} == set(settings(executor))
+    assert len(settings(executor)) == count
+
+
+@pytest.mark.parametrize("spec", [Int8Spec(0.0), Int4Spec("nf4", skip=("attn",))], ids=str)
+def test_a_bug_ends_the_run_and_keeps_what_was_in_flight_beside_it(spec: Int8Spec | Int4Spec, tmp_path: Path) -> None:
+    def bug(one: PipelineSpec, before: int) -> None:
+        if one == pipeline(spec):
+            raise ZeroDivisionError("a bug, or a metric of one's own")
+
+    with LastFirst(bug) as executor, pytest.raises(ZeroDivisionError, match="a bug") as error:
+        trials(tmp_path / "s", executor)
+    assert any(entry.name == "bug" for entry in error.traceback)
+    with StudyStore(tmp_path / "s") as store:
+        known = {row.spec for row in store.rows() if row.measurement}
+    assert known == set(settings(executor)) - {pipeline(spec)}
+    with LastFirst() as again:
+        rows = trials(tmp_path / "s", again)
+    assert {row.spec for row in rows if row.measurement} == known | set(settings(again))
+    assert not known & set(settings(again))
+
+
+def test_a_lost_device_ends_the_run_with_the_setting_that_did_it_in_the_journal(tmp_path: Path) -> None:
+    spec = Int8Spec(0.0)
+    with LastFirst(failing(spec, error=ErrorType.device_lost)) as executor, pytest.raises(DeviceLostError):
+        trials(tmp_path / "s", executor)
+    with StudyStore(tmp_path / "s") as store:
+        outcomes = {row.spec: row.outcome for row in store.rows()}
+    assert outcomes[pipeline(spec)] == failing(spec, error=ErrorType.device_lost)(pipeline(spec), 0)
+    assert {spec for spec, outcome in outcomes.items() if isinstance(outcome, Measurement)} == set(BASELINES[:2])
+
+
+def test_the_next_request_is_asked_for_only_when_a_slot_is_free() -> None:
+    taken: list[int] = []
+    asked: list[int] = []
+
+    def requests():  # type: ignore[no-untyped-def]
+        for index in range(8):
+            asked.append(len(taken))
+            yield Request(Evaluate(pipeline(Int8Spec(float(index)))), lambda outcome, index=index: taken.append(index))
+
+    with LastFirst() as executor:
+        run_requests(executor, requests())
+    assert sorted(taken) == list(range(8))
+    assert all(index - before < SLOTS for index, before in enumerate(asked))
+
+
+def test_what_is_told_of_each_setting_does_not_depend_on_the_slots(tmp_path: Path) -> None:
+    alone = trials(tmp_path / "a", FakeExecutor())
+    with LastFirst() as executor:
+        beside = trials(tmp_path / "b", executor)
+    assert {row.spec: row.outcome for row in alone} == {row.spec: row.outcome for row in beside}
+    with StudyStore(tmp_path / "a") as one, StudyStore(tmp_path / "b") as other:
+        assert one.objectives == other.objectives == OBJECTIVES
+        values = [
+            sorted(trial.values for trial in store.optuna_study.get_trials() if trial.values) for store in (one, other)
+        ]
+    assert values[0] == values[1]

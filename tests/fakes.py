@@ -250,6 +250,11 @@ class FakeExecutor:
     ) -> None:
         pass
 
+    @property
+    def settings(self) -> list[PipelineSpec]:
+        """What it was asked to evaluate in full: ``specs`` without the drift checks."""
+        return [task.spec for task in self.tasks if isinstance(task, Evaluate) and task.samples is None]
+
     def submit(self, task: Task) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         self.tasks.append(task)

@@ -14,9 +14,8 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from quantlab.bnb.matching import matches
+from quantlab.bnb.matching import Layer, matches
 from quantlab.errors import ConfigError, KernelError
-from quantlab.outcomes import Layer
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 

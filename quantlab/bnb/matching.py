@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from quantlab.errors import ConfigError, nearest
-from quantlab.outcomes import Layer
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a component.
+
+    Attributes:
+        path: within the component.
+        parameters: weights.
+        bytes: what they take unquantized.
+        always_kept: whether the library itself keeps it in high precision (``_keep_in_fp32_modules``).
+    """
+
+    path: str
+    parameters: int
+    bytes: int
+    always_kept: bool = False
 
 
 def matches(entry: str, path: str) -> bool:

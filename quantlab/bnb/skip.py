@@ -5,12 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantlab.bnb.matching import check_skip, matches
+from quantlab.bnb.matching import Layer, check_skip, matches
 from quantlab.errors import NothingQuantizedError
-from quantlab.outcomes import LargeSkipEntry, Layer
 
 NOTABLE_SHARE = 0.05
 """A skip entry that keeps more than this share of the parameters is worth a note."""
+
+
+@dataclass(frozen=True)
+class LargeSkipEntry:
+    """A skip entry that keeps more of the model than its name suggests.
+
+    Attributes:
+        component: whose.
+        entry: of the skip list.
+        layers: that it keeps.
+        share: of the linear weights, from 0 to 1.
+        kept_bytes: what stays in high precision.
+        extra_bytes: how much more that is than quantized.
+        bits: a quantized weight takes.
+    """
+
+    component: str
+    entry: str
+    layers: int
+    share: float
+    kept_bytes: int
+    extra_bytes: int
+    bits: float
 
 
 @dataclass(frozen=True)

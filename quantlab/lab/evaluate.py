@@ -17,6 +17,7 @@ from quantlab.lab.assembly import Assembly
 from quantlab.lab.provenance import gpu_state
 from quantlab.lab.replay import Replay, Stop, replay
 from quantlab.lab.samples import SampleSet
+from quantlab.metrics.memory import weight_bytes
 from quantlab.metrics.metric import Evidence, Metric
 from quantlab.outcomes import Measurement, Pruned, SampleResult
 from quantlab.spec import PipelineSpec
@@ -65,15 +66,16 @@ def evaluate(
     """
     start = time.perf_counter()
     resolutions = assembly.assemble(spec)
+    held = weight_bytes(assembly.components.values())
     static: dict[str, float] = {}
     stop: Stop | None = None
     if pruner is not None:  # it is told what is known before the first forward
-        held = Evidence(assembly.components, {}, 0)
-        static = {metric.name: float(metric.compute(held)) for metric in metrics if metric.static}
+        before = Evidence(assembly.components, {}, 0, held)
+        static = {metric.name: float(metric.compute(before)) for metric in metrics if metric.static}
         stop = _told(pruner, static)
     observers = [metric.observe for metric in metrics if metric.observe is not None]
     result = replay(assembly.components, sample_set, device, warmup, observers, stop)
-    evidence = Evidence(assembly.components, result.columns, result.peak_bytes)
+    evidence = Evidence(assembly.components, result.columns, result.peak_bytes, held)
     found = {m.name: static[m.name] if m.name in static else float(m.compute(evidence)) for m in metrics}
     for name, value in found.items():
         if not math.isfinite(value):

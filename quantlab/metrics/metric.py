@@ -5,7 +5,6 @@ Nothing in here needs torch; what `Metric.observe` is handed are tensors, and on
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,18 +28,13 @@ class Evidence:
         modules: component -> the `torch.nn.Module` as it was run.
         columns: what was observed, one value a sample; ``latency_ms`` among them.
         peak_bytes: the most that a forward took on top of what was held before it.
+        weight_bytes: what the modules hold, quantization state included.
     """
 
     modules: Mapping[str, Any]
     columns: Columns
     peak_bytes: int
-
-    @functools.cached_property
-    def weight_bytes(self) -> int:
-        """What the modules hold; walking them takes as long as a small forward, so it is done once."""
-        from quantlab.metrics.memory import weight_bytes
-
-        return weight_bytes(self.modules.values())
+    weight_bytes: int
 
 
 @dataclass(frozen=True)

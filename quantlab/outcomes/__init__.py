@@ -1,8 +1,10 @@
 """What comes back over the waist: plain, versioned, picklable data. Loads no torch."""
 
-from quantlab.outcomes.description import LabDescription, Layer, Placement
+from quantlab.bnb.matching import Layer
+from quantlab.bnb.skip import LargeSkipEntry
+from quantlab.outcomes.description import LabDescription, Placement
 from quantlab.outcomes.images import GeneratedImages
-from quantlab.outcomes.measurement import ErrorType, Failure, LargeSkipEntry, Measurement, Pruned, SampleResult
+from quantlab.outcomes.measurement import ErrorType, Failure, Measurement, Pruned, SampleResult
 from quantlab.outcomes.noise_floor import NoiseFloor
 from quantlab.outcomes.sensitivity_table import SensitivityTable
 from quantlab.outcomes.verification import Verification

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from quantlab.bnb.matching import Layer
 from quantlab.frozen import FrozenDict
 
 
@@ -30,23 +31,6 @@ class Placement:
     free_bytes: int = 0
     total_bytes: int = 0
     other_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A linear layer of a component.
-
-    Attributes:
-        path: within the component.
-        parameters: weights.
-        bytes: what they take unquantized.
-        always_kept: whether the library itself keeps it in high precision (``_keep_in_fp32_modules``).
-    """
-
-    path: str
-    parameters: int
-    bytes: int
-    always_kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from quantlab.bnb.skip import LargeSkipEntry
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.metrics.prediction import snr_db
 from quantlab.spec import PipelineSpec
@@ -53,29 +54,6 @@ class SampleResult:
     def place(self) -> tuple[str, int, int, int]:
         """Which sample it is: equal for the same sample under two settings."""
         return self.component, self.prompt, self.step, self.repeat
-
-
-@dataclass(frozen=True)
-class LargeSkipEntry:
-    """A skip entry that keeps more of the model than its name suggests.
-
-    Attributes:
-        component: whose.
-        entry: of the skip list.
-        layers: that it keeps.
-        share: of the linear weights, from 0 to 1.
-        kept_bytes: what stays in high precision.
-        extra_bytes: how much more that is than quantized.
-        bits: a quantized weight takes.
-    """
-
-    component: str
-    entry: str
-    layers: int
-    share: float
-    kept_bytes: int
-    extra_bytes: int
-    bits: float
 
 
 @dataclass(frozen=True)

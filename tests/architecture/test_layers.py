@@ -14,9 +14,10 @@ from tests.architecture.sources import PACKAGE, Module, modules, report, room_of
 LAYERS = (
     ("errors", "arrays", "frozen", "files"),
     ("config", "spec"),
+    ("bnb", "tiny_sd3"),
     ("metrics",),
     ("outcomes",),
-    ("bnb", "sensitivity", "tiny_sd3"),
+    ("sensitivity",),
     ("pipelines",),
     ("search",),
     ("study",),
@@ -32,10 +33,6 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 EXCEPTIONS = {
     ("quantlab.study.plots", "report"): "a study hands out its own plots; the report is loaded when one is asked for",
-    (
-        "quantlab.metrics.memory",
-        "bnb",
-    ): "what a quantized layer holds is bnb's to say, with torch",
 }
 """Imports that go up, by module and room, each with its reason."""
 

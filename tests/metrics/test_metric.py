@@ -20,7 +20,7 @@ def test_a_function_becomes_a_metric_with_all_that_a_table_and_a_race_ask_for() 
     assert (max_error.sign, max_error.title) == (-1, "largest error, V")
     assert max_error.observe is not None
     assert max_error.observe(np.array([1.0, 5.0]), np.array([2.0, 2.0])) == {"max_error": 3.0}
-    assert max_error.compute(Evidence({}, {"max_error": np.array([1.0, 3.0])}, 0)) == 2.0
+    assert max_error.compute(Evidence({}, {"max_error": np.array([1.0, 3.0])}, 0, 0)) == 2.0
     assert (max_error.interval, max_error.fidelity, max_error.static) == ("bootstrap", True, False)
     assert max_error.paired == Paired("max_error", sign=-1)
 

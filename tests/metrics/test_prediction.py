@@ -20,7 +20,7 @@ def measured(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]
     """The metrics of samples, each an output and its reference."""
     observed = [observe(*pair) for pair in pairs]
     columns = {name: np.array([float(one[name]) for one in observed]) for name in observed[0]}
-    evidence = Evidence({}, columns, 0)
+    evidence = Evidence({}, columns, 0, 0)
     return {metric.name: metric.compute(evidence) for metric in METRICS}
 
 
@@ -74,8 +74,8 @@ def test_they_do_not_depend_on_a_common_scale(output: np.ndarray, reference: np.
 
 def test_the_snr_over_samples_is_that_of_their_sums() -> None:
     columns = {"signal": np.array([1.0, 3.0]), "error": np.array([0.1, 0.1])}
-    assert SNR_DB.compute(Evidence({}, columns, 0)) == pytest.approx(snr_db(4.0, 0.2))
+    assert SNR_DB.compute(Evidence({}, columns, 0, 0)) == pytest.approx(snr_db(4.0, 0.2))
 
 
 def test_a_latency_is_the_median_of_the_samples() -> None:
-    assert LATENCY_MS.compute(Evidence({}, {"latency_ms": np.array([1.0, 9.0, 2.0])}, 0)) == 2.0
+    assert LATENCY_MS.compute(Evidence({}, {"latency_ms": np.array([1.0, 9.0, 2.0])}, 0, 0)) == 2.0

@@ -34,7 +34,7 @@ def test_a_metric_of_ones_own_keeps_all_but_its_computation() -> None:
     )
     assert interval(back, samples) == interval(own, samples)
     with pytest.raises(StudyError, match="does not hold the code"):
-        back.compute(Evidence({}, {}, 0))
+        back.compute(Evidence({}, {}, 0, 0))
 
 
 def test_an_interval_that_only_its_author_s_code_can_make_is_lost_in_reading() -> None:

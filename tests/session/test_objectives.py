@@ -13,6 +13,11 @@ from quantlab.study.front import front
 from quantlab.study.store import StudyStore
 from quantlab.study.winner import Winner, choose
 
+PLAIN = [
+    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
+    for sampler in Sampler
+    if sampler is not Sampler.sensitivity
+]
 SETS = [
     ["snr_db"],
     ["latency_ms"],
@@ -22,7 +27,7 @@ SETS = [
 
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)
-@pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.sensitivity])
+@pytest.mark.parametrize("sampler", PLAIN)
 def test_a_study_optimises_what_it_is_asked_to(names: list[str], sampler: Sampler, tmp_path: Path) -> None:
     chosen = objectives(*names)
     rows = trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=13, objectives=chosen)

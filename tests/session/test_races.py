@@ -23,7 +23,6 @@ from optuna.trial import TrialState
 
 from quantlab.config import Sampler
 from quantlab.errors import ConfigError
-from quantlab.executors import Evaluate
 from quantlab.outcomes import Evaluated, Measurement, Pruned
 from quantlab.search.space import Space
 from quantlab.session.images import finalists
@@ -35,7 +34,11 @@ from quantlab.study.store import StudyStore
 from quantlab.study.winner import Winner, choose
 
 BASELINES = [setting.spec for setting in baselines(MODEL)]
-PLAIN = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+PLAIN = [
+    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
+    for sampler in Sampler
+    if sampler is not Sampler.sensitivity
+]
 SAMPLES = 16
 
 
@@ -50,16 +53,11 @@ def pruned(rows: list[Row]) -> dict[PipelineSpec, Pruned]:
     return {row.spec: row.outcome for row in rows if isinstance(row.outcome, Pruned)}
 
 
-def settings(executor: FakeExecutor) -> list[PipelineSpec]:
-    """What was measured, without the drift checks."""
-    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
-
-
 def test_what_the_front_beats_is_stopped_early_and_says_by_which_row(tmp_path: Path) -> None:
     executor = FakeExecutor(beaten, SAMPLES)
     rows = trials(tmp_path / "s", executor, racing=True)
     stopped = pruned(rows)
-    assert stopped.keys() == set(settings(executor)) - set(BASELINES)
+    assert stopped.keys() == set(executor.settings) - set(BASELINES)
     numbers = {row.number for row in rows if row.spec in BASELINES}
     for outcome in stopped.values():
         assert 4 <= len(outcome.partial.samples) < SAMPLES == outcome.planned
@@ -83,8 +81,8 @@ def test_no_baseline_is_raced_and_without_the_switch_nothing_is(sampler: Sampler
     for racing in (True, False):
         executor = FakeExecutor(beaten, SAMPLES)
         trials(tmp_path / str(racing), executor, sampler, n_trials=10, racing=racing)
-        assert len(settings(executor)) == 10
-        assert executor.raced == (settings(executor)[len(BASELINES) :] if racing else [])
+        assert len(executor.settings) == 10
+        assert executor.raced == (executor.settings[len(BASELINES) :] if racing else [])
 
 
 def test_a_baseline_that_a_kill_left_enqueued_is_not_raced_either(tmp_path: Path) -> None:
@@ -101,7 +99,7 @@ def test_a_baseline_that_a_kill_left_enqueued_is_not_raced_either(tmp_path: Path
             store.optuna_study.enqueue_trial(params)
     executor = FakeExecutor(beaten, SAMPLES)
     trials(tmp_path / "s", executor, racing=True)
-    assert settings(executor)[:2] == BASELINES[3:5]
+    assert executor.settings[:2] == BASELINES[3:5]
     assert not set(executor.raced) & set(BASELINES)
 
 
@@ -135,7 +133,7 @@ def test_optuna_is_told_a_pruned_trial_without_values_and_its_constraints(sample
     executor = FakeExecutor(beaten, SAMPLES)
     budget = limits(memory_bytes_max=1.5e6)
     rows = trials(tmp_path / "s", executor, sampler, n_trials=13, budget=budget, racing=True)
-    assert len(set(settings(executor))) == len(settings(executor)) == 13
+    assert len(set(executor.settings)) == len(executor.settings) == 13
     space = Space(small_space(), MODEL)
     with StudyStore(tmp_path / "s") as store:
         found = store.optuna_study.get_trials(states=(TrialState.PRUNED,))
@@ -154,8 +152,8 @@ def test_a_setting_that_was_stopped_is_never_measured_again(sampler: Sampler, ra
     assert pruned(before)
     executor = FakeExecutor(beaten, SAMPLES)
     after = trials(tmp_path / "s", executor, sampler, n_trials=14, racing=racing)
-    assert len(settings(executor)) == 2
-    assert not set(settings(executor)) & {row.spec for row in before}
+    assert len(executor.settings) == 2
+    assert not set(executor.settings) & {row.spec for row in before}
     assert after[: len(before)] == before
 
 
@@ -173,7 +171,7 @@ def test_a_repeated_proposal_of_a_stopped_setting_has_its_outcome(tmp_path: Path
     repeats = [row for row in rows if row.repeat_of is not None and isinstance(row.outcome, Pruned)]
     assert repeats
     assert all(row.repeat_of is not None and first[row.repeat_of].outcome == row.outcome for row in repeats)
-    assert len(set(settings(executor))) == len(settings(executor))
+    assert len(set(executor.settings)) == len(executor.settings)
 
 
 @pytest.mark.parametrize("rule", ["auto", "ideal_point", *(metric.name for metric in OBJECTIVES)])
@@ -238,6 +236,6 @@ def test_a_gp_that_proposes_a_stopped_setting_for_ever_does_not_end_the_search(
     space = small_space(llm_int8_threshold=[0], llm_int8_threshold_range=[0.5, 12])
     executor = FakeExecutor(beaten, SAMPLES)
     rows = trials(tmp_path / "s", executor, Sampler.gp, n_trials=12, space=space, racing=True)
-    assert len(set(settings(executor))) == len(settings(executor)) == 12
+    assert len(set(executor.settings)) == len(executor.settings) == 12
     assert len(pruned(rows)) > 3
     assert sum(row.repeat_of is not None for row in rows) > 3

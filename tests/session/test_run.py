@@ -24,7 +24,7 @@ from quantlab.config import (
     Weights,
 )
 from quantlab.errors import ConfigError, DeviceLostError, StudyError
-from quantlab.executors import Describe, Evaluate, GenerateImages, LabSetup, MeasureNoiseFloor, Verify
+from quantlab.executors import Describe, GenerateImages, LabSetup, MeasureNoiseFloor, Verify
 from quantlab.outcomes import ErrorType, Evaluated, Failure
 from quantlab.session.events import (
     Event,
@@ -304,9 +304,7 @@ def test_a_session_that_was_stopped_ends_there_and_the_next_one_goes_on(count: i
     assert study.rows[:count] == stopped.rows
     assert len(study.rows) == 10
     assert study.verification is not None
-    specs = [
-        task.spec for one in own.executors for task in one.tasks if isinstance(task, Evaluate) and not task.samples
-    ]
+    specs = [spec for one in own.executors for spec in one.settings]
     assert len(specs) == len(set(specs)) == 10
 
 

@@ -119,6 +119,7 @@ def phases(events: list[Event]) -> list[Phase]:
     return [event.phase for event in events if isinstance(event, PhaseStarted)]
 
 
+@pytest.mark.slow
 def test_layer_sensitivities_lead_to_a_verified_winner(reporting: Own, tmp_path: Path) -> None:
     events: list[Event] = []
     study = session.run_sensitivity(config(tmp_path / "s"), events.append)
@@ -214,7 +215,7 @@ def test_a_session_that_was_stopped_ends_there_and_the_next_one_goes_on(count: i
     study = session.run_sensitivity(config(tmp_path / "s"))
     assert study.rows[:count] == stopped.rows
     assert study.verification is not None
-    specs = [task.spec for one in own.executors for task in one.tasks if isinstance(task, Evaluate)]
+    specs = [spec for one in own.executors for spec in one.settings]
     assert len(specs) == len(set(specs)) == len(study.rows)
 
 
@@ -278,9 +279,7 @@ def test_a_sweep_after_sensitivities_measures_neither_these_nor_a_setting_again(
     study = session.run(sweep(tmp_path / "s", sensitivity=SensitivityConfig(shares=SHARES)))
     assert own.measured() == []
     assert open_study(tmp_path / "s").rows[: len(first.rows)] != []
-    specs = [
-        task.spec for one in own.executors for task in one.tasks if isinstance(task, Evaluate) and task.samples is None
-    ]
+    specs = [spec for one in own.executors for spec in one.settings]
     assert len(specs) == len(set(specs)) == len({row.spec for row in study.rows}) > len(first.rows)
 
 

@@ -19,7 +19,6 @@ from fakes import (
 )
 
 from quantlab.config import Sampler, SamplerConfig, SpaceConfig
-from quantlab.executors import Evaluate
 from quantlab.metrics.budget import Budget
 from quantlab.outcomes import Measurement, Pruned
 from quantlab.search.space import Space
@@ -50,11 +49,6 @@ def best(*specs: QuantSpec) -> Callable[[PipelineSpec, int], Measurement | None]
     return act
 
 
-def measured_alone(executor: FakeExecutor) -> list[PipelineSpec]:
-    """What was measured, without the drift checks."""
-    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
-
-
 def with_sensitivities(folder: Path, executor: FakeExecutor, *candidates: QuantSpec) -> None:
     """As ``quantlab sensitivity`` measures: baselines, schemes as a whole, candidates."""
     asked = {pipeline(spec): Setting(pipeline(spec), spec.key) for spec in (*SCHEMES, *candidates)}
@@ -80,7 +74,7 @@ def test_what_sensitivities_were_measured_for_wins_where_it_is_the_best(asked: Q
     assert winner(tmp_path / "s") == asked
     trials(tmp_path / "s", executor, space=INT8_ONLY)
     assert winner(tmp_path / "s") == asked
-    assert len(measured_alone(executor)) == len(set(measured_alone(executor)))
+    assert len(executor.settings) == len(set(executor.settings))
 
 
 @pytest.mark.parametrize(("space", "wins"), [(INT8_ONLY, False), (small_space(), True)], ids=["outside", "inside"])
@@ -92,7 +86,7 @@ def test_a_baseline_that_was_only_compared_wins_where_the_space_holds_it(
     assert winner(tmp_path / "s") == CANDIDATE
     trials(tmp_path / "s", executor, space=space)
     assert winner(tmp_path / "s") == (FP4 if wins else CANDIDATE)
-    assert len(measured_alone(executor)) == len(set(measured_alone(executor)))
+    assert len(executor.settings) == len(set(executor.settings))
 
 
 def test_a_baseline_of_a_sweep_wins_once_it_is_a_scheme_of_the_sensitivities(tmp_path: Path) -> None:
@@ -103,7 +97,7 @@ def test_a_baseline_of_a_sweep_wins_once_it_is_a_scheme_of_the_sensitivities(tmp
     assert winner(tmp_path / "s") == SCHEMES[1]
     trials(tmp_path / "s", executor, space=INT8_ONLY)
     assert winner(tmp_path / "s") == SCHEMES[1]
-    assert len(measured_alone(executor)) == len(set(measured_alone(executor)))
+    assert len(executor.settings) == len(set(executor.settings))
 
 
 def test_a_race_is_against_what_sensitivities_were_measured_for_as_well(tmp_path: Path) -> None:
@@ -122,7 +116,7 @@ def test_a_sweeps_number_of_settings_leaves_out_those_of_the_sensitivities(tmp_p
     assert len(executor.specs) == usual + 20
     space = small_space(method=["llm_int8"], llm_int8_threshold=list(range(1, 20)))
     trials(tmp_path / "s", executor, sampler, n_trials=usual + 4, space=space)
-    assert len(measured_alone(executor)) == usual + 20 + 4
+    assert len(executor.settings) == usual + 20 + 4
 
 
 def test_a_baseline_that_a_sampler_proposes_may_win(tmp_path: Path) -> None:

@@ -18,13 +18,19 @@ from quantlab.outcomes import ErrorType, Evaluated, Measurement, Outcome
 from quantlab.search.space import Space
 from quantlab.session.events import Event, RowMeasured
 from quantlab.session.in_flight import Request, run_requests
+from quantlab.session.predicted import Predicted
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, ReferenceSpec
 from quantlab.study.baselines import baselines
+from quantlab.study.rows import Source
 from quantlab.study.store import StudyStore
 
 SLOTS = 3
 BASELINES = [setting.spec for setting in baselines(MODEL)]
-PLAIN = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+PLAIN = [
+    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
+    for sampler in Sampler
+    if sampler is not Sampler.sensitivity
+]
 
 
 class LastFirst(FakeExecutor):
@@ -77,19 +83,14 @@ class LastFirst(FakeExecutor):
                     future.set_exception(error)
 
 
-def settings(executor: FakeExecutor) -> list[PipelineSpec]:
-    """What was measured, without the drift checks."""
-    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
-
-
 @pytest.mark.parametrize("sampler", PLAIN)
 def test_nothing_is_measured_twice_and_everything_is_recorded(sampler: Sampler, tmp_path: Path) -> None:
     with LastFirst() as executor:
         rows = trials(tmp_path / "s", executor, sampler, n_trials=12)
     assert executor.most == SLOTS
-    assert settings(executor)[: len(BASELINES)] == BASELINES
-    assert len(settings(executor)) == len(set(settings(executor))) == 12
-    assert {row.spec: row.outcome for row in rows} == {spec: numbers(spec) for spec in settings(executor)}
+    assert executor.settings[: len(BASELINES)] == BASELINES
+    assert len(executor.settings) == len(set(executor.settings)) == 12
+    assert {row.spec: row.outcome for row in rows} == {spec: numbers(spec) for spec in executor.settings}
     assert sorted(row.number for row in rows) == list(range(len(rows)))
 
 
@@ -98,8 +99,8 @@ def test_settings_end_in_another_order_than_they_were_begun(tmp_path: Path) -> N
     with LastFirst() as executor:
         trials(tmp_path / "s", executor, n_trials=12, on_event=events.append)
     ended = [event.row.spec for event in events if isinstance(event, RowMeasured)]
-    assert ended != settings(executor)
-    assert sorted(spec.key for spec in ended) == sorted(spec.key for spec in settings(executor))
+    assert ended != executor.settings
+    assert sorted(spec.key for spec in ended) == sorted(spec.key for spec in executor.settings)
     assert ended[len(BASELINES) - 1] == BASELINES[0]
     assert [event.known for event in events if isinstance(event, RowMeasured)] == list(range(1, 13))
 
@@ -108,7 +109,7 @@ def test_baselines_outside_the_space_count_while_they_are_in_flight(tmp_path: Pa
     space = small_space(method=["llm_int8"], llm_int8_threshold=[1, 2, 3], skip=["attn", "ff"])
     with LastFirst() as executor:
         trials(tmp_path / "s", executor, Sampler.random, n_trials=8, space=space)
-    assert len(settings(executor)) == len(set(settings(executor))) == 8
+    assert len(executor.settings) == len(set(executor.settings)) == 8
 
 
 def test_a_setting_that_is_proposed_while_it_is_in_flight_is_told_once_the_first_ends(tmp_path: Path) -> None:
@@ -149,9 +150,9 @@ def test_drift_is_checked_at_all_three_moments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 9])
 def test_a_stop_takes_in_what_is_in_flight(count: int, tmp_path: Path) -> None:
     with LastFirst() as executor:
-        rows = trials(tmp_path / "s", executor, should_stop=lambda: len(settings(executor)) >= count)
-    assert {row.spec for row in rows if row.measurement} == set(settings(executor))
-    assert len(settings(executor)) == count
+        rows = trials(tmp_path / "s", executor, should_stop=lambda: len(executor.settings) >= count)
+    assert {row.spec for row in rows if row.measurement} == set(executor.settings)
+    assert len(executor.settings) == count
 
 
 @pytest.mark.parametrize("spec", [Int8Spec(0.0), Int4Spec("nf4", skip=("attn",))], ids=str)
@@ -165,11 +166,11 @@ def test_a_bug_ends_the_run_and_keeps_what_was_in_flight_beside_it(spec: Int8Spe
     assert any(entry.name == "bug" for entry in error.traceback)
     with StudyStore(tmp_path / "s") as store:
         known = {row.spec for row in store.rows() if row.measurement}
-    assert known == set(settings(executor)) - {pipeline(spec)}
+    assert known == set(executor.settings) - {pipeline(spec)}
     with LastFirst() as again:
         rows = trials(tmp_path / "s", again)
-    assert {row.spec for row in rows if row.measurement} == known | set(settings(again))
-    assert not known & set(settings(again))
+    assert {row.spec for row in rows if row.measurement} == known | set(again.settings)
+    assert not known & set(again.settings)
 
 
 def test_a_lost_device_ends_the_run_with_the_setting_that_did_it_in_the_journal(tmp_path: Path) -> None:
@@ -195,6 +196,18 @@ def test_the_next_request_is_asked_for_only_when_a_slot_is_free() -> None:
         run_requests(executor, requests())
     assert sorted(taken) == list(range(8))
     assert all(index - before < SLOTS for index, before in enumerate(asked))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_settings_that_no_sampler_proposed_are_measured_side_by_side(twice: bool, tmp_path: Path) -> None:
+    asked = [(setting, Source.baseline) for setting in baselines(MODEL)]
+    with LastFirst() as executor, StudyStore(tmp_path / "s", OBJECTIVES) as store:
+        predicted = Predicted(store, executor, "transformer", MODEL.components)
+        predicted.measure(asked * 2 if twice else asked)
+        rows = store.rows()
+    assert executor.most == SLOTS
+    assert executor.specs == BASELINES
+    assert {row.spec: row.outcome for row in rows} == {spec: numbers(spec) for spec in BASELINES}
 
 
 def test_what_is_told_of_each_setting_does_not_depend_on_the_slots(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from fakes import MODEL, OBJECTIVES, FakeExecutor, failing, limits, numbers, pip
 
 from quantlab.config import ModelConfig, Sampler, SpaceConfig, Weights
 from quantlab.errors import DeviceLostError, StudyError
-from quantlab.executors import Evaluate
 from quantlab.outcomes import ErrorType, Evaluated, Failure
 from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
@@ -19,7 +18,11 @@ from quantlab.study.baselines import baselines
 from quantlab.study.rows import Source
 from quantlab.study.store import StudyStore
 
-PLAIN = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+PLAIN = [
+    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
+    for sampler in Sampler
+    if sampler is not Sampler.sensitivity
+]
 """Samplers that need no layer sensitivities; the other one is tested with a model."""
 
 BASELINES = [setting.spec for setting in baselines(MODEL)]
@@ -35,11 +38,6 @@ def whole(space: SpaceConfig | None = None) -> set[PipelineSpec]:
     """Every setting of a space, and the reference."""
     found = Space(space or small_space(), MODEL)
     return {REFERENCE} | {found.setting(params).spec for params in found.grid()}
-
-
-def settings(executor: FakeExecutor) -> list[PipelineSpec]:
-    """What was measured, without the drift checks."""
-    return [task.spec for task in executor.tasks if isinstance(task, Evaluate) and task.samples is None]
 
 
 def killed_at(count: int) -> FakeExecutor:
@@ -60,37 +58,37 @@ def stopped_after(count: int, executor: FakeExecutor) -> Callable[[], bool]:
 def test_baselines_come_first_in_order_and_nothing_is_measured_twice(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, sampler, n_trials=12)
-    assert settings(executor)[: len(BASELINES)] == BASELINES
-    assert len(set(settings(executor))) == len(settings(executor)) == 12
+    assert executor.settings[: len(BASELINES)] == BASELINES
+    assert len(set(executor.settings)) == len(executor.settings) == 12
 
 
 @pytest.mark.parametrize("sampler", [s for s in PLAIN if s is not Sampler.grid])
 def test_a_continuous_space_gives_as_many_distinct_settings_as_asked_for(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, sampler, n_trials=15, space=CONTINUOUS)
-    assert len(set(settings(executor))) == len(settings(executor)) == 15
-    assert {row.spec for row in rows} == set(settings(executor))
+    assert len(set(executor.settings)) == len(executor.settings) == 15
+    assert {row.spec for row in rows} == set(executor.settings)
 
 
 @pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.random, Sampler.tpe])
 def test_without_a_number_of_trials_the_whole_space_is_measured(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, sampler)
-    assert set(settings(executor)) == whole()
-    assert len(settings(executor)) == Space(small_space(), MODEL).size() + 1
+    assert set(executor.settings) == whole()
+    assert len(executor.settings) == Space(small_space(), MODEL).size() + 1
 
 
 def test_more_trials_than_settings_end_with_the_space(tmp_path: Path) -> None:
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, Sampler.random, n_trials=500)
-    assert len(settings(executor)) == Space(small_space(), MODEL).size() + 1
+    assert len(executor.settings) == Space(small_space(), MODEL).size() + 1
 
 
 def test_baselines_outside_the_space_are_measured_and_kept_beside_it(tmp_path: Path) -> None:
     space = small_space(method=["llm_int8"], llm_int8_threshold=[3], skip=["attn"])
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, space=space)
-    assert settings(executor) == [*BASELINES, pipeline(Int8Spec(3.0, ("attn",)))]
+    assert executor.settings == [*BASELINES, pipeline(Int8Spec(3.0, ("attn",)))]
     assert [row.number for row in rows] == list(range(len(BASELINES) + 1))
     assert [row.source for row in rows] == [Source.baseline] * len(BASELINES) + [Source.search]
     assert all(row.outcome == numbers(row.spec) for row in rows)
@@ -134,7 +132,7 @@ def test_a_larger_number_of_trials_extends_a_study(tmp_path: Path) -> None:
     before = trials(tmp_path / "s", FakeExecutor(), n_trials=8)
     executor = FakeExecutor()
     after = trials(tmp_path / "s", executor, n_trials=11)
-    assert len(settings(executor)) == 3
+    assert len(executor.settings) == 3
     assert after[: len(before)] == before
 
 
@@ -146,12 +144,12 @@ def test_a_trial_in_flight_at_a_kill_is_recorded_as_interrupted_and_asked_again(
     killed = killed_at(count)
     with pytest.raises(KilledError):
         trials(tmp_path / "s", killed, sampler, n_trials=14)
-    finished, in_flight = settings(killed)[:-1], killed.specs[-1]
+    finished, in_flight = killed.settings[:-1], killed.specs[-1]
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, sampler, n_trials=14)
-    assert settings(executor)[0] == in_flight if count < len(BASELINES) else in_flight in settings(executor)
-    assert not set(settings(executor)) & set(finished)
-    assert {row.spec for row in rows if row.measurement} == set(finished) | set(settings(executor))
+    assert executor.settings[0] == in_flight if count < len(BASELINES) else in_flight in executor.settings
+    assert not set(executor.settings) & set(finished)
+    assert {row.spec for row in rows if row.measurement} == set(finished) | set(executor.settings)
     interrupted = [row for row in rows if isinstance(row.outcome, Failure)]
     begun = [in_flight] if in_flight != REFERENCE else []  # the reference is no trial, so that it leaves no trace
     assert [row.spec for row in interrupted] == begun
@@ -167,7 +165,7 @@ def test_a_setting_that_was_in_flight_is_asked_again_also_after_a_second_kill(tm
         store.interrupted()
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, Sampler.tpe, n_trials=20, space=CONTINUOUS)
-    assert settings(executor)[0] == killed.specs[-1]
+    assert executor.settings[0] == killed.specs[-1]
 
 
 def test_a_setting_that_was_measured_when_a_kill_came_is_not_measured_again(
@@ -186,7 +184,7 @@ def test_a_setting_that_was_measured_when_a_kill_came_is_not_measured_again(
             trials(tmp_path / "s", FakeExecutor(), n_trials=8)
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, n_trials=8)
-    assert settings(executor) == [spec for spec in [row.spec for row in rows] if spec not in BASELINES[:2]]
+    assert executor.settings == [spec for spec in [row.spec for row in rows] if spec not in BASELINES[:2]]
     assert all(row.measurement for row in rows)
 
 
@@ -200,7 +198,7 @@ def test_a_kill_between_enqueuing_and_asking_leaves_no_setting_out(tmp_path: Pat
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor)
     assert {row.spec for row in rows if row.measurement} == whole()
-    assert len(set(settings(executor))) == len(settings(executor))
+    assert len(set(executor.settings)) == len(executor.settings)
     with StudyStore(tmp_path / "s") as store:
         assert all(trial.state.is_finished() for trial in store.optuna_study.get_trials())
 
@@ -209,12 +207,12 @@ def test_a_kill_between_enqueuing_and_asking_leaves_no_setting_out(tmp_path: Pat
 def test_a_stop_ends_after_the_trial_in_flight_and_keeps_every_row(count: int, tmp_path: Path) -> None:
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, should_stop=stopped_after(count, executor))
-    assert len(settings(executor)) == count
-    assert {row.spec for row in rows if row.measurement} == set(settings(executor))
+    assert len(executor.settings) == count
+    assert {row.spec for row in rows if row.measurement} == set(executor.settings)
     again = FakeExecutor()
     after = trials(tmp_path / "s", again)
     assert {row.number: row for row in rows}.items() <= {row.number: row for row in after}.items()
-    assert set(settings(again)) == whole() - set(settings(executor))
+    assert set(again.settings) == whole() - set(executor.settings)
 
 
 @pytest.mark.parametrize("sampler", PLAIN)
@@ -247,7 +245,7 @@ def test_a_budget_may_be_given_when_a_study_goes_on(sampler: Sampler, tmp_path: 
     trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=9)
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, sampler, n_trials=14, budget=limits(memory_bytes_max=2.5e6))
-    assert len(settings(executor)) == 5
+    assert len(executor.settings) == 5
 
 
 def test_gp_refuses_other_budgets_when_a_study_goes_on(tmp_path: Path) -> None:
@@ -338,14 +336,14 @@ def test_the_session_after_a_lost_device_goes_on_past_the_setting_and_finishes(
         trials(tmp_path / "s", lost, sampler)
     executor = FakeExecutor()
     rows = trials(tmp_path / "s", executor, sampler)
-    assert set(settings(executor)) == whole() - set(lost.specs)
+    assert set(executor.settings) == whole() - set(lost.specs)
     assert {row.spec for row in rows if row.measurement} == whole() - {pipeline(spec)}
 
 
 def test_a_failure_that_leaves_the_device_whole_does_not_end_the_session(tmp_path: Path) -> None:
     executor = FakeExecutor(failing(Int8Spec(0.0), Int8Spec(3.0)))
     trials(tmp_path / "s", executor)
-    assert set(settings(executor)) == whole()
+    assert set(executor.settings) == whole()
 
 
 @pytest.mark.parametrize("sampler", PLAIN)
@@ -373,8 +371,8 @@ def test_two_components_are_searched_over_the_product_of_their_settings(sampler:
     specs = [Int8Spec(threshold, skip) for threshold in (0.0, 6.0) for skip in ((), ("attn",))]
     product = {PipelineSpec({"transformer": a, "transformer_2": b}) for a in specs for b in specs}
     alike = [setting.spec for setting in baselines(model)]
-    assert settings(executor)[: len(alike)] == alike
-    assert set(settings(executor)) == product | set(alike)
-    assert len(settings(executor)) == 16 + 4
+    assert executor.settings[: len(alike)] == alike
+    assert set(executor.settings) == product | set(alike)
+    assert len(executor.settings) == 16 + 4
     assert {row.spec for row in rows if row.eligible} == product
     assert len({row.name for row in rows if row.repeat_of is None}) == 20

@@ -10,7 +10,8 @@ from quantlab.config.compose import compose
 from quantlab.errors import ConfigError, unknown
 from quantlab.metrics.registry import Named
 from quantlab.session.events import Event
-from quantlab.session.run import run, run_sensitivity
+from quantlab.session.run import run
+from quantlab.session.run_sensitivity import run_sensitivity
 from quantlab.study.study import Study
 
 

@@ -12,9 +12,23 @@ from quantlab.outcomes import Failure, Verification
 from quantlab.report import write_report
 from quantlab.report.text.winner import winner_reason
 from quantlab.session.events import Exported, Phase, Verified
+from quantlab.session.held_out import confirm_winner
+from quantlab.session.images import generate_images
 from quantlab.session.session import Session
 from quantlab.study.study import Study, load_view
+from quantlab.study.table import write_tables
 from quantlab.study.winner import Winner
+
+
+def finish(session: Session, stopped: bool) -> Study:
+    """What follows the last setting; of a session that was stopped, its tables alone."""
+    if stopped:
+        study = load_view(session.store)
+        write_tables(study.table, study.folder)
+        return study
+    generate_images(session)
+    confirm_winner(session)
+    return conclude(session)
 
 
 def conclude(session: Session) -> Study:

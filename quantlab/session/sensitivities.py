@@ -13,6 +13,8 @@ from quantlab.session.events import Phase, SensitivitiesMeasured
 from quantlab.session.session import Session
 from quantlab.spec import Int4Spec, Int8Spec
 from quantlab.study import sensitivities as files
+from quantlab.study.sensitivities import sensitivity_path
+from quantlab.study.store import study_folder
 
 
 def check_sensitivities(config: SweepConfig) -> None:
@@ -36,6 +38,12 @@ def check_sensitivities(config: SweepConfig) -> None:
         raise ConfigError("sensitivity.llm_int8_threshold=[] is empty, and the space holds llm_int8")
 
 
+def known_sensitivities(config: SweepConfig) -> bool:
+    """Whether the study holds the layer sensitivities of every component."""
+    folder = study_folder(config.results_dir, config.study)
+    return all(sensitivity_path(folder, component).exists() for component in config.model.components)
+
+
 def measured_sensitivities(session: Session) -> dict[str, SensitivityTable]:
     """The sensitivities of every component's layers; what is known of them is not measured again.
 
@@ -47,7 +55,7 @@ def measured_sensitivities(session: Session) -> dict[str, SensitivityTable]:
 
 
 def _of_component(session: Session, component: str) -> SensitivityTable:
-    file = files.sensitivity_path(session.store.folder, component)
+    file = sensitivity_path(session.store.folder, component)
     config, description = session.config.sensitivity, session.description
     whole, rest = schemes(config, session.config.model.dtype.value)
     samples = description.samples if config.samples is None else min(config.samples, description.samples)

@@ -70,7 +70,7 @@ class LastFirst(FakeExecutor):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self._open or len(self._waiting) == self.slots, timeout=0.02)
+                self._changed.wait_for(lambda: not self._open or len(self._waiting) == self.slots, timeout=0.2)
                 if not self._open:
                     return
                 ended = self._waiting.pop() if self._waiting else None

@@ -240,7 +240,7 @@ def test_budgets_become_constraints_of_the_trials(sampler: Sampler, tmp_path: Pa
         assert {t.number for t in store.optuna_study.best_trials} <= feasible
 
 
-@pytest.mark.parametrize("sampler", [s for s in PLAIN if s is not Sampler.gp])
+@pytest.mark.parametrize("sampler", [Sampler.grid, Sampler.tpe, Sampler.nsga2, Sampler.random])
 def test_a_budget_may_be_given_when_a_study_goes_on(sampler: Sampler, tmp_path: Path) -> None:
     trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=9)
     executor = FakeExecutor()
@@ -299,6 +299,7 @@ def test_another_seed_proposes_other_settings(tmp_path: Path) -> None:
     assert runs[0].specs != runs[1].specs
 
 
+@pytest.mark.slow
 def test_a_resumed_random_search_goes_on_instead_of_repeating_its_start(tmp_path: Path) -> None:
     space = small_space(method=["llm_int8"], llm_int8_threshold=[0.0], llm_int8_threshold_range=[0.5, 12.0])
     for wanted in (70, 140):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # pytest's parallel workers set it, and tables would follow it
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two OpenMP programs on one core each otherwise spin against each other
 
 settings.register_profile("quantlab", deadline=None)  # how long an example takes says nothing on a shared machine

@@ -20,7 +20,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("place", ["checkout", "wheel"])
+@pytest.mark.parametrize("place", [pytest.param("checkout", marks=pytest.mark.long), "wheel"])
 def test_a_search_its_study_and_a_lab_on_a_loaded_pipeline(
     place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 """Writes to standard output as it is at the time; a line is folded between words on a terminal alone."""
 
-ELSEWHERE = 120
+ELSEWHERE = 160
 """Columns of a table that is written to a file or a pipe, unless the variable COLUMNS says otherwise."""
 
 

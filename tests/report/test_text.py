@@ -284,7 +284,7 @@ def test_why_there_are_no_held_out_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("placement", "expected"),
     [
-        (Placement(False, "host"), "the reference stays on the host, which is the device"),
+        (Placement(False, "host"), "the reference stays in host memory"),
         (
             Placement(False, "fits", 4 * 10**9, 2 * 10**9, 2 * 10**9, 70 * 10**9, 80 * 10**9),
             "the reference stays on the device: 4 GB of weights, 2 GB for their int8 copies and 2 GB for activations "

@@ -5,6 +5,7 @@ Nothing in here needs torch; what `Metric.observe` is handed are tensors, and on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -181,6 +182,7 @@ def metric(
     def made(function: Callable[[Any, Any], Any]) -> Metric:
         called = name or getattr(function, "__name__", "")
 
+        @functools.wraps(function)
         def observe(output: Any, reference: Any) -> Mapping[str, Any]:
             return {called: function(output, reference)}
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -69,6 +70,35 @@ def measured(names: Sequence[Named], objectives: Sequence[Named]) -> tuple[tuple
         if known.setdefault(one.name, one) != one:
             raise ConfigError(f"metrics and objectives hold two metrics called {one.name!r}; give one another name")
     return tuple(known.values()), chosen
+
+
+def portable(metrics: Sequence[Named], objectives: Sequence[Named]) -> tuple[Named, ...]:
+    """What `measured` resolves, as another process can: files by their absolute paths, each metric once.
+
+    A function or a `Metric` stays what it is, and cannot leave this process.
+    """
+    known = {one.name for one in resolve(metrics)}
+    wanted = [*metrics, *(name for name in objectives if not (isinstance(name, str) and name in known))]
+    return tuple(dict.fromkeys(map(_absolute, wanted)))
+
+
+def own_code(metric: Metric) -> str | None:
+    """Digest of the file that a metric of one's own is written in, or of its function; None for one that ships."""
+    if built_in().get(metric.name) is metric or metric.observe is None:
+        return None
+    function = inspect.unwrap(metric.observe)
+    try:
+        code = Path(inspect.getfile(function)).read_bytes()
+    except (OSError, TypeError):  # typed into a notebook or an interpreter
+        code = function.__code__.co_code if inspect.isfunction(function) else b""
+    return hashlib.sha256(code).hexdigest()[:16]
+
+
+def _absolute(name: Named) -> Named:
+    if not isinstance(name, str):
+        return name
+    place, colon, function = name.partition(":")
+    return f"{Path(place).expanduser().resolve()}{colon}{function}" if place.endswith(".py") else name
 
 
 def _found(name: Named, field: str) -> list[Metric]:

@@ -54,15 +54,9 @@ def sweep(
         >>> study.winner.spec["transformer"].to_config()  # doctest: +SKIP
         BitsAndBytesConfig {...}
     """
-    given = {
-        "model": model,
-        "sampler": sampler,
-        "sampler.n_trials": n_trials,
-        "study": study,
-        "results_dir": results_dir,
-    }
+    given = {"model": model, "sampler": sampler, "sampler.n_trials": n_trials}
     config = compose("sweep", [*_options(given), *overrides])
-    return run(_completed(config, budget, metrics, objectives), on_event, should_stop)
+    return run(_completed(config, study, results_dir, budget, metrics, objectives), on_event, should_stop)
 
 
 def measure_sensitivities(
@@ -78,9 +72,8 @@ def measure_sensitivities(
 
     Arguments and errors are those of `sweep`; ``study.sensitivities`` holds a table for each component.
     """
-    given = {"model": model, "study": study, "results_dir": results_dir}
-    config = compose("sensitivity", [*_options(given), *overrides])
-    return run_sensitivity(_completed(config, budget, (), ()), on_event, should_stop)
+    config = compose("sensitivity", [f"model={model}", *overrides])
+    return run_sensitivity(_completed(config, study, results_dir, budget), on_event, should_stop)
 
 
 def _options(given: Mapping[str, Any]) -> list[str]:
@@ -88,10 +81,17 @@ def _options(given: Mapping[str, Any]) -> list[str]:
 
 
 def _completed(
-    config: Any, budget: Mapping[str, Mapping[str, Any]] | None, metrics: Sequence[Named], objectives: Sequence[Named]
+    config: Any,
+    study: str | None,
+    results_dir: str | None,
+    budget: Mapping[str, Mapping[str, Any]] | None,
+    metrics: Sequence[Named] = (),
+    objectives: Sequence[Named] = (),
 ) -> Any:
-    """The configuration with what has no place in an override."""
+    """The configuration with what an override cannot say, or would have to quote."""
     assert isinstance(config, StudyConfig)
+    config.study = study or config.study
+    config.results_dir = str(results_dir or config.results_dir)
     for name, limits in (budget or {}).items():
         if not isinstance(limits, Mapping):
             raise ConfigError(f"budget[{name!r}]={limits!r} must say what it limits, such as {{'max': {limits!r}}}")

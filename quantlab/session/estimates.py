@@ -20,3 +20,12 @@ def sensitivities_s(config: SweepConfig, description: LabDescription, forwards: 
     """
     steps, run = config.model.call.get("num_inference_steps"), image_s(config, description)
     return forwards * run / steps / 2 if steps and run else None
+
+
+def setting_s(config: SweepConfig, description: LabDescription) -> float | None:
+    """Seconds that a setting takes: a forward a sample and one before them, each as fast as the reference's.
+
+    It is known where `sensitivities_s` is.
+    """
+    both_halves = 2 * (description.samples + 1)
+    return sensitivities_s(config, description, both_halves)

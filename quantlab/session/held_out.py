@@ -8,7 +8,7 @@ from quantlab.executors import EvaluateHeldOut
 from quantlab.outcomes import ErrorType, Evaluated, Failure, Measurement
 from quantlab.session.events import Phase
 from quantlab.session.session import Session
-from quantlab.study.winner import Winner, choose
+from quantlab.study.winner import best
 
 
 def confirm_winner(session: Session) -> None:
@@ -23,13 +23,13 @@ def confirm_winner(session: Session) -> None:
     prompts = held_out(config.model, config.evaluation)
     if not prompts or config.model.weights is Weights.random:
         return
-    found = choose(store.rows(), session.plan.objectives, session.plan.budget, config.rule)
-    if not isinstance(found, Winner) or _is_conclusive(store.held_out().get(found.row.spec), prompts):
+    winner = best(store.rows(), session.plan.objectives, session.plan.budget, config.rule)
+    if winner is None or _is_conclusive(store.held_out().get(winner.spec), prompts):
         return
     with session.phase(Phase.held_out):
-        outcome = session.do(EvaluateHeldOut(found.row.spec))
+        outcome = session.do(EvaluateHeldOut(winner.spec))
         assert isinstance(outcome, Evaluated)
-        store.record_held_out(found.row.spec, outcome)
+        store.record_held_out(winner.spec, outcome)
 
 
 def _is_conclusive(outcome: Evaluated | None, prompts: range) -> bool:

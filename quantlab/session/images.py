@@ -21,7 +21,7 @@ from quantlab.study.front import front
 from quantlab.study.images import image_path
 from quantlab.study.rows import Row
 from quantlab.study.ties import ties
-from quantlab.study.winner import Winner, choose
+from quantlab.study.winner import best
 
 
 def finalists(
@@ -61,8 +61,7 @@ def generate_images(session: Session) -> None:
         session.on_event(ImagesSkipped(None, "", reason))
         return
     rows, objectives = store.rows(), session.plan.objectives
-    found = choose(rows, objectives, session.plan.budget, config.rule)
-    winner = found.row if isinstance(found, Winner) else None
+    winner = best(rows, objectives, session.plan.budget, config.rule)
     chosen = finalists(rows, baselines(config.model), objectives, winner, config.evaluation.finalists)
     count, done = len(image_requests(config.model, config.evaluation)), store.images()
     missing = []

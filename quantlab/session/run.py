@@ -14,6 +14,7 @@ from quantlab.search.space import Space
 from quantlab.sensitivity.auto import AutoSkip
 from quantlab.sensitivity.predict import Predictor
 from quantlab.session.conclude import finish
+from quantlab.session.estimates import setting_s
 from quantlab.session.events import Event, TrialsEnded
 from quantlab.session.noise_floor import measure_noise_floor
 from quantlab.session.sensitivities import check_sensitivities, known_sensitivities, measured_sensitivities
@@ -68,6 +69,7 @@ def run(
             predictor,
             on_event,
             should_stop,
+            setting_s(config, session.description),
         )
         if not needed:
             begin(session, None if math.isinf(trials.wanted) else int(trials.wanted))

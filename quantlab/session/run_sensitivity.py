@@ -22,6 +22,7 @@ from quantlab.spec.setting import Setting
 from quantlab.study.baselines import baselines
 from quantlab.study.rows import Row, Source
 from quantlab.study.study import Study
+from quantlab.study.winner import best
 
 
 def run_sensitivity(
@@ -48,7 +49,8 @@ def run_sensitivity(
         known = len(session.store.known())
 
         def on_row(row: Row) -> None:
-            on_event(RowMeasured(row, len(session.store.known()), None))
+            rows = list(session.store.known().values())
+            on_event(RowMeasured(row, len(rows), best(rows, wanted.objectives, wanted.budget, sweep.rule)))
 
         for component, table in tables.items():
             predicted = Predicted(
@@ -65,10 +67,10 @@ def run_sensitivity(
 def _measure_predicted(session: Session, predicted: Predicted, table: SensitivityTable, bare: list[QuantSpec]) -> None:
     """Measure the baselines, every scheme as a whole, the predicted front, and the best within the budget."""
     config, objectives, budget = session.config, session.plan.objectives, session.plan.budget
-    asked = {predicted.pipeline(spec): spec for spec in bare}
+    schemes_by_spec = {predicted.pipeline(spec): spec for spec in bare}
     usual = baselines(config.model)
-    settings = [(s, Source.sensitivity if s.spec in asked else Source.baseline) for s in usual]
-    names = {spec: quant_name(one, config.model.dtype.value) for spec, one in asked.items()}
+    settings = [(s, Source.sensitivity if s.spec in schemes_by_spec else Source.baseline) for s in usual]
+    names = {spec: quant_name(one, config.model.dtype.value) for spec, one in schemes_by_spec.items()}
     settings += [(Setting(spec, name), Source.sensitivity) for spec, name in names.items()]
     predicted.measure(settings)
     predictor = Predictor(table, predicted.settings())

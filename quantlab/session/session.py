@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from quantlab.config import StudyConfig, SweepConfig, Weights
-from quantlab.errors import ConfigError, QuantlabError, StudyError
+from quantlab.config import ExecutorConfig, StudyConfig, SweepConfig, Weights
+from quantlab.errors import ConfigError, QuantlabError
 from quantlab.executors import (
     Describe,
     Executor,
@@ -22,10 +22,10 @@ from quantlab.executors import (
 from quantlab.metrics.budget import Budget, parse_budget
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.pareto import judged
-from quantlab.metrics.registry import measured
+from quantlab.metrics.registry import Named, measured, own_code, portable
 from quantlab.outcomes import LabDescription, Outcome
 from quantlab.session.events import Event, LabOpened, Phase, PhaseAdvanced, PhaseEnded, PhaseStarted, StudyOpened
-from quantlab.study.config_file import read_config, write_config
+from quantlab.study.config_file import CONFIG_FILE, read_config, write_config
 from quantlab.study.identity import identity
 from quantlab.study.store import StudyStore, study_folder
 from quantlab.study.winner import check_rule
@@ -42,12 +42,14 @@ class Plan:
         metrics: what is measured.
         objectives: what is optimised, the most important first.
         budget: limits.
+        named: the metrics as a worker is told them.
     """
 
     config: SweepConfig
     metrics: tuple[Metric, ...]
     objectives: tuple[Metric, ...]
     budget: Budget
+    named: tuple[Named, ...]
 
 
 def plan(config: SweepConfig) -> Plan:
@@ -68,7 +70,14 @@ def plan(config: SweepConfig) -> Plan:
         raise ConfigError(f"objectives=[{names}] cannot be judged: the weights are random, so fidelity means nothing")
     budget = parse_budget(config.budget, metrics, meaningful)
     check_rule(config.rule, objectives, meaningful)
-    return Plan(config, metrics, objectives, budget)
+    named = portable(config.metrics, config.objectives)
+    functions = [metric for metric in named if not isinstance(metric, str)]
+    if functions and config.executor.name != ExecutorConfig().name:
+        raise ConfigError(
+            f"executor.name={config.executor.name!r} cannot be handed {functions[0]!r}: name a function of a module or "
+            "file, as MODULE:FUNCTION or FILE.py:FUNCTION, or choose executor.name=local"
+        )
+    return Plan(config, metrics, objectives, budget, named)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,9 @@ class Session:
     @property
     def identity(self) -> dict[str, Any]:
         """What the lab's numbers belong to."""
-        return identity(self.config, self.description, self.plan.objectives)
+        codes = {f"metric {metric.name}": own_code(metric) for metric in self.plan.metrics}
+        own = {name: code for name, code in codes.items() if code is not None}
+        return identity(self.config, self.description, self.plan.objectives) | own
 
     def do(self, task: Task) -> Outcome:
         """What a single task comes to.
@@ -136,7 +147,7 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
         config.evaluation,
         config.device,
         config.lab,
-        tuple(plan.metrics),
+        plan.named,
         str(folder / "samples.safetensors"),
         sensitivities_known is False,
     )
@@ -147,7 +158,7 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
 
     is_new = not folder.exists()
     with open_executor(setup, config.executor, on_progress) as executor, StudyStore(folder, plan.objectives) as store:
-        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, config)))
+        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, plan)))
         on_event(PhaseStarted(Phase.opening))
         try:
             description = executor.submit(Describe()).result()
@@ -173,8 +184,10 @@ def as_sweep(config: StudyConfig) -> SweepConfig:
     return config if isinstance(config, SweepConfig) else SweepConfig(sweep="sensitivity", **vars(config))
 
 
-def _budget_changed(store: StudyStore, config: SweepConfig) -> bool:
+def _budget_changed(store: StudyStore, plan: Plan) -> bool:
+    """Whether a study that is there was made under other limits, however these are written."""
     try:
-        return read_config(store.folder).budget != config.budget
-    except StudyError:  # the study is new
-        return False
+        before = read_config(store.folder)
+        return parse_budget(before.budget, plan.metrics) != plan.budget
+    except QuantlabError:  # the study is new, or its limits are on what is not measured any more
+        return (store.folder / CONFIG_FILE).exists()

@@ -25,7 +25,7 @@ from quantlab.study.baselines import baselines
 from quantlab.study.front import front
 from quantlab.study.rows import Row, Source
 from quantlab.study.store import StudyStore
-from quantlab.study.winner import Winner, choose
+from quantlab.study.winner import best
 
 REPEATS_IN_A_ROW = 50
 """A sampler that proposes only known settings for this long has nothing left to propose; the grid has the rest."""
@@ -45,6 +45,7 @@ class Trials:
         on_event: called with every setting that is measured, and with the two phases, `Phase.baselines` and
             `Phase.trials`.
         should_stop: asked before each setting.
+        setting_s: seconds that a setting takes, where that is known before any was measured.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Trials:
         predictor: Predictor | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
         should_stop: Callable[[], bool] = lambda: False,
+        setting_s: float | None = None,
     ) -> None:
+        self._setting_s = setting_s
         self._store, self._executor, self._space, self._config = store, executor, space, config
         self._objectives, self._budget, self._on_event, self._should_stop = objectives, budget, on_event, should_stop
         self._baselines = baselines(config.model)
@@ -87,7 +90,7 @@ class Trials:
         before = len(self._known)
         self._make_eligible()
         missing = [setting for setting in self._baselines if setting.spec not in self._known]
-        self._on_event(PhaseStarted(Phase.baselines, len(missing)))
+        self._on_event(PhaseStarted(Phase.baselines, len(missing), self._estimate_s(len(missing))))
         self._run(self._first(missing))
         self._on_event(PhaseEnded(Phase.baselines))
         if not self._should_stop():  # every baseline is known by now, so that they say how long the rest takes
@@ -219,8 +222,7 @@ class Trials:
         self._on_event(RowMeasured(row, len(self._known), self._best()))
 
     def _best(self) -> Row | None:
-        found = choose(list(self._known.values()), self._objectives, self._budget, self._config.rule)
-        return found.row if isinstance(found, Winner) else None
+        return best(list(self._known.values()), self._objectives, self._budget, self._config.rule)
 
     def _misses(self, outcome: Evaluated) -> dict[str, float]:
         if isinstance(outcome, Failure):
@@ -240,4 +242,5 @@ class Trials:
     def _estimate_s(self, settings: int | None) -> float | None:
         """Seconds that settings will take, from those that were measured."""
         wall_s = [row.measurement.wall_s for row in self._known.values() if row.measurement]
-        return None if settings is None or not wall_s else settings * sum(wall_s) / len(wall_s) / self._executor.slots
+        each = sum(wall_s) / len(wall_s) if wall_s else self._setting_s
+        return None if settings is None or each is None else settings * each / self._executor.slots

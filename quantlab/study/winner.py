@@ -147,6 +147,14 @@ def choose(
     return Winner(row, reason)
 
 
+def best(
+    rows: Sequence[Row], objectives: Sequence[Metric], budget: Budget | None = None, rule: str = "auto"
+) -> Row | None:
+    """The row that `choose` picks; None where nothing keeps the budget."""
+    found = choose(rows, objectives, budget, rule)
+    return found.row if isinstance(found, Winner) else None
+
+
 def _on_front(rows: Sequence[Row], within: Sequence[Pair], objectives: Sequence[Metric]) -> list[Pair]:
     """The eligible members of the front, or where the reference or a baseline beats them all, of their own front."""
     eligible = [(row, m) for row, m in within if row.eligible] or list(within)

@@ -57,3 +57,8 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'quantlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What the package offers, what is imported later among it."""
+    return list(__all__)

@@ -14,9 +14,20 @@ from quantlab.errors import QuantlabError, unknown
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit with its status.
 
-    0: it is done. 1: it was stopped, or an exported config did not give the measured outputs. 2: a user's mistake, or
-    no setting keeps the budget. 130: Ctrl-C at once.
+    0: it is done. 1: it was stopped, its output was closed, or an exported config did not give the measured outputs.
+    2: a user's mistake, or no setting keeps the budget. 130: Ctrl-C at once.
     """
+    try:
+        try:
+            _main(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        sys.exit(1)
+
+
+def _main(argv: list[str] | None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if command is None:

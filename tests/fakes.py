@@ -16,6 +16,7 @@ from typing import Any, Self
 import pandas as pd
 from PIL import Image
 
+from quantlab.config import METRICS as USUAL_METRICS
 from quantlab.config import (
     EvaluationConfig,
     LimitConfig,
@@ -67,10 +68,12 @@ MODEL = ModelConfig(
     prompts=[f"prompt {index}" for index in range(8)],
 )
 OBJECTIVES: tuple[Metric, ...] = tuple(built_in()[name] for name in ("snr_db", "memory_bytes", "latency_ms"))
-METRICS: tuple[Metric, ...] = tuple(built_in().values())
+METRICS: tuple[Metric, ...] = tuple(built_in()[name] for name in USUAL_METRICS)
 LAYERS = tuple(
     Layer(f"blocks.{i}.{name}", 1000, 2000) for i in range(3) for name in ("attn.to_q", "attn.to_k", "ff.net")
 )
+STEEP, STEEPER = ((1.0, 2.0), (3.0, 6.0)), ((2.0, 1.0), (6.0, 3.0))
+"""Settings that find other timesteps hard: which has the higher SNR depends on the resample."""
 
 
 def pipeline(spec: QuantSpec | PipelineSpec) -> PipelineSpec:

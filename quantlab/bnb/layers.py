@@ -171,7 +171,7 @@ def is_quantized(module: nn.Module) -> bool:
     return isinstance(module, bnb.nn.Linear8bitLt | bnb.nn.Linear4bit)
 
 
-def held_tensors(module: nn.Module) -> list[torch.Tensor]:
+def stored_tensors(module: nn.Module) -> list[torch.Tensor]:
     """Every tensor that a module itself holds: parameters, buffers, and a quantized layer's state.
 
     That state is int8's codes and row scales; in 4 bit block scales and code books, and where they are nested their own

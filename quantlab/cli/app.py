@@ -41,15 +41,17 @@ def run(command: str, arguments: list[str]) -> None:
 
     def task(config: DictConfig) -> None:
         nonlocal status
-        if wants_help:
-            print(_help(command, config))
-            return
         try:
+            if wants_help:
+                print(_help(command, config))
+                return
             status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed(command, config, words)))
         except (HydraException, OmegaConfBaseException) as error:
             raise RuntimeError("a bug: the configuration was already composed") from error
         except QuantlabError as error:  # Hydra would print a heading of its own before it
             _end(str(error))
+        except BrokenPipeError:  # as above; `quantlab.__main__` empties the output
+            sys.exit(1)
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise

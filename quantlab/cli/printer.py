@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +12,7 @@ from quantlab.cli.progress import Bar, Lines, Progress
 from quantlab.config import StudyConfig
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.registry import measured
-from quantlab.outcomes import LargeSkipEntry, Pruned
+from quantlab.outcomes import Failure, LargeSkipEntry, Pruned
 from quantlab.report.text import (
     count,
     images_skipped_line,
@@ -58,19 +60,22 @@ class EventPrinter:
     Args:
         config: of the study.
         progress: shows how far each part is; by default a bar on a terminal and lines elsewhere.
+        clock: seconds since any moment.
 
     Attributes:
         stopped: whether the session ended because the user asked for it.
     """
 
-    def __init__(self, config: StudyConfig, progress: Progress | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: StudyConfig, progress: Progress | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config, self._clock = config, clock
         self._objectives: tuple[Metric, ...] = measured(config.metrics, config.objectives)[1]
         self._progress = progress or (Bar() if console.is_terminal else Lines())
         self.stopped = False
         self._phase: Phase | None = None
         self._settings: int | None = None
-        self._done = 0
+        self._done, self._total, self._began = 0, 0, 0.0
         self._notes: dict[tuple[str, str], LargeSkipEntry] = {}
         self._pruned: list[Pruned] = []
 
@@ -136,7 +141,7 @@ class EventPrinter:
         console.print(placement_line(description.placement))
 
     def _begin(self, event: PhaseStarted) -> None:
-        self._phase, self._done = event.phase, 0
+        self._phase, self._done, self._total, self._began = event.phase, 0, event.total or 0, self._clock()
         title, step = _TITLES[event.phase], _STEPS.get(event.phase)
         steps = count(event.total, step) if step and event.total else ""
         if event.estimate_s is None:
@@ -157,14 +162,22 @@ class EventPrinter:
             self._pruned.append(outcome)
         line = outcome_line(event.row, self._objectives)
         if not console.is_terminal:
-            console.print(f"[{event.known}/{self._settings or '?'}] {line}")
+            left = "" if isinstance(outcome, Failure) else self._left()
+            console.print(f"[{event.known}/{self._settings or '?'}] {line}{left}")
             return
         if event.row.measurement is None:
             console.print(line)
-        best = "best so far: none yet"
+        best = ""
         if event.best is not None and event.best.measurement is not None:
             best = f"best so far: {event.best.name}, {row_figures(event.best.measurement, self._objectives)}"
         self._progress.advance(self._done, None, best)
+
+    def _left(self) -> str:
+        """The time that the rest of the part takes, at its pace so far; empty where its end is not known."""
+        if not self._done < self._total:
+            return ""
+        seconds = (self._clock() - self._began) / self._done * (self._total - self._done)
+        return f", about {duration(seconds)} left"
 
     def _sensitivities(self, event: SensitivitiesMeasured) -> None:
         table = event.table

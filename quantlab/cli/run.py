@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from quantlab.cli.console import console
-from quantlab.config import ExecutorConfig, QuantConfig, RunConfig
+from quantlab.config import QuantConfig, RunConfig
 from quantlab.errors import ConfigError, MeasurementError, unknown
 from quantlab.executors import Describe, Evaluate, LabSetup, MeasureNoiseFloor, open_executor
-from quantlab.metrics.registry import resolve
+from quantlab.metrics.registry import portable, resolve
 from quantlab.outcomes import Failure
 from quantlab.report.text import (
     MEANINGLESS,
@@ -45,8 +45,8 @@ def main(config: RunConfig) -> int:
     one = compose_spec(config.quant, _skip(config), model.dtype.value)
     spec = PipelineSpec.everywhere(one, model.components)
     name = plain_name(spec, model.dtype.value, model.skips)
-    setup = LabSetup(model, config.evaluation, config.device, config.lab, metrics)
-    with open_executor(setup, ExecutorConfig()) as executor:
+    setup = LabSetup(model, config.evaluation, config.device, config.lab, portable(config.metrics, ()))
+    with open_executor(setup, config.executor) as executor:
         description = executor.submit(Describe()).result()
         console.print(placement_line(description.placement))
         measurement = executor.submit(Evaluate(spec)).result()
@@ -99,9 +99,9 @@ def _skip(config: RunConfig) -> tuple[str, ...]:
     if skip is None:
         return ()
     if isinstance(skip, str):
-        if skip not in config.model.skips:
-            raise unknown("skip", skip, [*config.model.skips, "[MODULE,...]"])
-        return tuple(config.model.skips[skip])
+        if skip not in config.model.skip_lists:
+            raise unknown("skip", skip, [*config.model.skip_lists, "[MODULE,...]"])
+        return tuple(config.model.skip_lists[skip])
     if not isinstance(skip, list):
         raise ConfigError(f"skip={skip!r} must be a named list or [MODULE,...]")
     return tuple(skip)

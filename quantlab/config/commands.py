@@ -93,6 +93,7 @@ class RunConfig:
     skip: Any = None
     metrics: list[Any] = field(default_factory=lambda: list(METRICS))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
 
 @dataclass

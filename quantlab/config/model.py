@@ -74,3 +74,8 @@ class ModelConfig:
     call: dict[str, Any] = field(default_factory=dict)
     prompts: list[str] = field(default_factory=list)
     skips: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def skip_lists(self) -> dict[str, list[str]]:
+        """The named skip lists, and ``none``, which every model has."""
+        return {"none": [], **self.skips}

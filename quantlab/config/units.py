@@ -11,6 +11,7 @@ from quantlab.errors import ConfigError
 _BYTES: dict[str, float] = {"B": 1, "": 1}
 _BYTES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGT", start=1)}
 _BYTES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", start=1)}
+_PREFIXES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _UNITS: dict[str, dict[str, float]] = {"bytes": _BYTES, "ms": {"ms": 1, "s": 1000, "": 1}}
 
 
@@ -49,9 +50,12 @@ def _or_text(unit: str) -> str:
     return {"bytes": ", or text such as 2.2GB or 2GiB", "ms": ", or text such as 150ms"}.get(unit, "")
 
 
+def prefix(size: float) -> tuple[float, str]:
+    """The largest unit that a size reaches, in powers of 1000: its bytes and its name, such as ``(1e6, "MB")``."""
+    return next(((factor, name) for factor, name in _PREFIXES if abs(size) >= factor), (1.0, "bytes"))
+
+
 def human_bytes(size: float) -> str:
     """Bytes for people, in powers of 1000: "2.48 MB", "11.9 GB"."""
-    for power, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(size) >= power:
-            return f"{size / power:.3g} {name}"
-    return f"{size:.0f} bytes"
+    factor, name = prefix(float(f"{size:.3g}"))  # as it will be read: 999.9 MB is 1 GB
+    return f"{size / factor:.3g} {name}"

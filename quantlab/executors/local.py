@@ -64,7 +64,6 @@ class LocalExecutor:
         self._lab: Lab | None = None
         self._references: list[Image] | None = None
         self._lost: str | None = None
-        self._opening = False
 
     def __enter__(self) -> Self:
         return self
@@ -80,10 +79,16 @@ class LocalExecutor:
         An interruption from the keyboard goes through.
         """
         future: Future[Outcome] = Future()
-        start = time.perf_counter()
         try:
             if self._lost is not None:
                 raise DeviceLostError(self._lost)
+            if not isinstance(task, Verify):
+                self.lab()
+        except Exception as error:  # what opening a lab comes to, no setting did
+            future.set_exception(error)
+            return future
+        start = time.perf_counter()
+        try:
             future.set_result(_done(task, self))
         except Exception as error:
             outcome = self._failure(task, error, time.perf_counter() - start)
@@ -95,9 +100,6 @@ class LocalExecutor:
 
     def _failure(self, task: Task, error: Exception, wall_s: float) -> Failure | None:
         """What a setting did; None where the error is no setting's doing."""
-        if self._opening:  # what opening a lab comes to, no setting did
-            self._opening = False
-            return None
         spec = _spec(task)
         if self._lab is not None and self._lost is None:
             self._lab.guard.check()
@@ -115,7 +117,7 @@ class LocalExecutor:
         if self._lab is None:
             from quantlab.lab import Lab
 
-            setup, self._opening = self._setup, True
+            setup = self._setup
             self._lab = Lab(
                 setup.model,
                 setup.evaluation,
@@ -125,7 +127,6 @@ class LocalExecutor:
                 setup.samples_file,
                 setup.needs_sensitivities,
             )
-            self._opening = False
         return self._lab
 
     def generate(self, task: GenerateImages) -> GeneratedImages:

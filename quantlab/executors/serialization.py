@@ -57,8 +57,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _with_spec(kind: Callable[..., Task]) -> Callable[[dict[str, Any]], Task]:
-    return lambda data: kind(**{**frozen(data), "spec": PipelineSpec.from_dict(data["spec"])})
+def _with_spec(task_type: Callable[..., Task]) -> Callable[[dict[str, Any]], Task]:
+    return lambda data: task_type(**{**frozen(data), "spec": PipelineSpec.from_dict(data["spec"])})
 
 
 def _evaluate(data: dict[str, Any]) -> Task:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import ModelConfig, Weights
-from quantlab.errors import ConfigError, ModelError
+from quantlab.errors import ConfigError, ModelError, unknown
 from quantlab.export.configs import CONFIG_FILE
 from quantlab.pipelines.fetch import fetch, has_variant, locate
 from quantlab.spec import PipelineSpec
@@ -43,7 +43,7 @@ def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: st
         remark: added to the first line.
 
     Raises:
-        ConfigError, ModelError: where the pipeline cannot be found or read.
+        ConfigError, ModelError: where the pipeline cannot be found or read, or lacks a component of the setting.
     """
     index = pipeline_index(model)
     parts = [_part(index, name) for name, one in spec.items() if one.to_config() is not None]
@@ -108,7 +108,11 @@ def cpu_source() -> str:
 
 
 def _part(index: dict[str, Any], name: str) -> _Part:
-    library, cls = index[name]
+    """A component as the index describes it; an optional one that the pipeline lacks is ``[null, null]`` there."""
+    known = {part: value for part, value in index.items() if isinstance(value, list) and all(value)}
+    if name not in known:
+        raise unknown("model.components", name, known)
+    library, cls = known[name]
     return _Part(name, str(library), str(cls))
 
 

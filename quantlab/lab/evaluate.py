@@ -14,6 +14,7 @@ from quantlab.bnb.skip import Resolution
 from quantlab.errors import ConfigError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.assembly import Assembly
+from quantlab.lab.own_metrics import computed, observers
 from quantlab.lab.provenance import gpu_state
 from quantlab.lab.replay import Replay, Stop, replay
 from quantlab.lab.samples import SampleSet
@@ -54,7 +55,7 @@ def evaluate(
         spec: the setting.
         sample_set: on the device.
         device: where the components run.
-        metrics: what is computed. What a metric raises is raised.
+        metrics: what is computed. What a person's own raises, `quantlab.lab.own_metrics.unwrapped` raises as it was.
         provenance: kept with the measurement.
         warmup: as of `quantlab.lab.replay.replay`.
         pruner: may stop it after any sample but the last.
@@ -66,17 +67,16 @@ def evaluate(
     """
     start = time.perf_counter()
     resolutions = assembly.assemble(spec)
-    held = weight_bytes(assembly.components.values())
+    stored_bytes = weight_bytes(assembly.components.values())
     static: dict[str, float] = {}
     stop: Stop | None = None
     if pruner is not None:  # it is told what is known before the first forward
-        before = Evidence(assembly.components, {}, 0, held)
-        static = {metric.name: float(metric.compute(before)) for metric in metrics if metric.static}
+        before = Evidence(assembly.components, {}, 0, stored_bytes)
+        static = {metric.name: computed(metric, before) for metric in metrics if metric.static}
         stop = _told(pruner, static)
-    observers = [metric.observe for metric in metrics if metric.observe is not None]
-    result = replay(assembly.components, sample_set, device, warmup, observers, stop)
-    evidence = Evidence(assembly.components, result.columns, result.peak_bytes, held)
-    found = {m.name: static[m.name] if m.name in static else float(m.compute(evidence)) for m in metrics}
+    result = replay(assembly.components, sample_set, device, warmup, observers(metrics), stop)
+    evidence = Evidence(assembly.components, result.columns, result.peak_bytes, stored_bytes)
+    found = {m.name: static[m.name] if m.name in static else computed(m, evidence) for m in metrics}
     for name, value in found.items():
         if not math.isfinite(value):
             raise ConfigError(f"metric {name} is {value} under {spec.key}; a metric must always be finite")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import traceback
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,12 +14,14 @@ from torch import nn
 from quantlab.errors import KernelError, QuantlabError
 from quantlab.lab.memory import is_out_of_memory
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 @contextlib.contextmanager
 def kernel_errors() -> Iterator[None]:
     """Inside, only a layer is made or a component runs: what is raised is the setting's doing.
 
-    Running out of memory stays what it is.
+    Running out of memory stays what it is, and so does a bug of ours.
 
     Raises:
         KernelError: in the place of anything else, from it, in one line.
@@ -25,10 +29,24 @@ def kernel_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, QuantlabError) or is_out_of_memory(error):
+        if isinstance(error, QuantlabError) or is_out_of_memory(error) or _is_bug(error):
             raise
         first = " ".join(str(error).split())[:300]
         raise KernelError(f"{type(error).__name__}: {first}" if first else type(error).__name__) from error
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether an error was raised by a line of quantlab, and is none of those by which torch's own code refuses.
+
+    What torch raises outside of Python has our line as its innermost one; hence those three types.
+    """
+    if isinstance(error, RuntimeError | ValueError | NotImplementedError):
+        return False
+    innermost = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name != "__getattr__":  # of a module: the line that asks for the attribute counts
+            innermost = frame.f_code.co_filename
+    return Path(innermost).is_relative_to(_PACKAGE)
 
 
 @contextlib.contextmanager

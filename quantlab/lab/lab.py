@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from quantlab.lab.images import generated
 from quantlab.lab.kernels import forwards_guarded
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.lab.opening import open_parts
+from quantlab.lab.own_metrics import unwrapped
 from quantlab.lab.samples import SampleSet
 from quantlab.metrics.registry import Named, resolve
 from quantlab.outcomes import LabDescription, Measurement, Pruned
@@ -234,14 +236,14 @@ class Lab:
             self.reference.settle()
 
     def _evaluate(self, spec: PipelineSpec, samples: SampleSet, pruner: Pruner | None = None) -> Measurement | Pruned:
-        return self.guard.within_memory(
-            lambda: evaluate(
-                *(self._assembly, spec, samples, self.device, self.metrics, self.provenance),
-                warmup=self.evaluation.warmup,
-                pruner=pruner,
-                fidelity_is_meaningful=self.source.fidelity_is_meaningful,
-            )
+        work = functools.partial(
+            evaluate,
+            *(self._assembly, spec, samples, self.device, self.metrics, self.provenance),
+            warmup=self.evaluation.warmup,
+            pruner=pruner,
+            fidelity_is_meaningful=self.source.fidelity_is_meaningful,
         )
+        return unwrapped(lambda: self.guard.within_memory(work))
 
     def _whole(self, spec: Measurable) -> PipelineSpec:
         return pipeline_spec(spec, self.model.components)

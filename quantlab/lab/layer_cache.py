@@ -143,8 +143,8 @@ class LayerCache:
 
     def _make(self, slot: _Slot, spec: QuantSpec) -> None:
         module = bnb_layers.make(spec, self.layers[slot[0]], self._device)
-        self._made[slot] = module
         self._sizes[slot] = layer_bytes(module)
+        self._made[slot] = module
         self.cached_bytes += self._sizes[slot]
 
     def _evict(self, needed: set[_Slot]) -> None:

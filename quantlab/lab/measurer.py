@@ -199,9 +199,9 @@ class SensitivityMeasurer:
             with self._layer_cache.exchanged(layer, spec) as module:
                 with kernel_errors():
                     latency = _milliseconds(module, calls, self._device)
-                held = layer_bytes(module)
+                stored_bytes = layer_bytes(module)
             what = {"layer": layer, "block": unit, "scheme": spec.key, "parameters": parameters}
-            size_of = {"bytes": held, "bytes_saved": size - held}
+            size_of = {"bytes": stored_bytes, "bytes_saved": size - stored_bytes}
             lines.append({**what, **size_of, "latency_ms": latency, "latency_change_ms": latency - before})
         return lines
 

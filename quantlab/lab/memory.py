@@ -15,6 +15,7 @@ import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from quantlab.config.units import human_bytes
 from quantlab.errors import OutOfMemoryError
 
 
@@ -33,11 +34,11 @@ def peak_above_start(forward: Callable[[], object], device: torch.device) -> tup
         return torch.cuda.max_memory_allocated(device) - before, "CUDA caching allocator"
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, _allocations_only():
         forward()
-    held = peak = 0
+    allocated = peak = 0
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak, "CPU allocator events"
 
 
@@ -69,8 +70,8 @@ class DeviceMemory:
     other: int = 0
 
     def __str__(self) -> str:
-        elsewhere = f" ({self.other / 1e9:.1f} GB are held outside this process' tensors)" if self.other else ""
-        return f"{self.name} has {self.free / 1e9:.1f} GB free of {self.total / 1e9:.1f} GB{elsewhere}"
+        elsewhere = f" ({human_bytes(self.other)} are held outside this process' tensors)" if self.other else ""
+        return f"{self.name} has {human_bytes(self.free)} free of {human_bytes(self.total)}{elsewhere}"
 
 
 def device_memory(device: torch.device) -> DeviceMemory:
@@ -145,6 +146,6 @@ _SAID_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        said in str(error) for said in _SAID_OF_MEMORY
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_OF_MEMORY)

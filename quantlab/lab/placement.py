@@ -13,6 +13,7 @@ import torch
 from quantlab.bnb.storage import SMALLEST, bits
 from quantlab.config import LabConfig
 from quantlab.config import Placement as Wanted
+from quantlab.config.units import human_bytes
 from quantlab.errors import ConfigError, OutOfMemoryError
 from quantlab.lab.memory import device_memory
 from quantlab.outcomes import Placement
@@ -51,25 +52,25 @@ def decide(source: Source, config: LabConfig, device: torch.device) -> Plan:
     wanted = config.placement
     if device.type == "cpu":
         streamed = wanted is Wanted.stream
-        return Plan(Placement(streamed, "asked" if streamed else "host"))
+        return Plan(Placement(streamed, "configured" if streamed else "host"))
     sizes = sum((source.sizes(name) for name in source.model.components), Sizes(0, 0, 0, 0))
     memory = device_memory(device)
     least = sizes.other_bytes + sizes.largest_bytes + int(sizes.linear_weights * bits(SMALLEST) / 8)
     if least > memory.free:
         raise OutOfMemoryError(
-            f"{_whose(source)} needs at least {_gb(least)} (nf4 with double quantization, without activations), and "
-            f"{memory}"
+            f"{_whose(source)} needs at least {human_bytes(least)} (nf4 with double quantization, without "
+            f"activations), and {memory}"
         )
     if wanted is Wanted.resident and sizes.whole_bytes > memory.free:
         raise ConfigError(
-            f"lab.placement='resident' needs {_gb(sizes.whole_bytes)} for {_whose(source)} in "
+            f"lab.placement='resident' needs {human_bytes(sizes.whole_bytes)} for {_whose(source)} in "
             f"{source.model.dtype.value}, and {memory}; choose auto or stream"
         )
     fits = sizes.whole_bytes + sizes.linear_weights + ACTIVATIONS <= memory.free
     streamed = not fits if wanted is Wanted.auto else wanted is Wanted.stream
     placement = Placement(
         streamed=streamed,
-        decision="asked" if wanted is not Wanted.auto else "fits" if fits else "too_large",
+        decision="configured" if wanted is not Wanted.auto else "fits" if fits else "too_large",
         weight_bytes=sizes.whole_bytes,
         int8_bytes=sizes.linear_weights,
         activation_bytes=ACTIVATIONS,
@@ -90,14 +91,10 @@ def check_sensitivities_fit(plan: Plan, source: Source) -> None:
         there = plan.placement
         raise ConfigError(
             f"layer sensitivities need the whole of {_whose(source)} unquantized on the device: "
-            f"{_gb(there.weight_bytes)} and a layer beside it, and it has {_gb(there.free_bytes)} free of "
-            f"{_gb(there.total_bytes)}; measure them on a larger card, or do without"
+            f"{human_bytes(there.weight_bytes)} and a layer beside it, and it has {human_bytes(there.free_bytes)} free "
+            f"of {human_bytes(there.total_bytes)}; measure them on a larger card, or do without"
         )
 
 
 def _whose(source: Source) -> str:
     return f"{source.model.name}.{'+'.join(source.model.components)}"
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -71,7 +71,13 @@ def _nvml(device: torch.device) -> Iterator[tuple[Any, Any]]:
     yield pynvml, handle  # left open: the library counts, and opening it takes longer than asking
 
 
-def set_threads(threads: int | None) -> None:
-    """Compute on a CPU with the given number of threads, on which the last bit of a result may depend."""
+@contextlib.contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Inside, a CPU computes with the given number of threads, on which the last bit of a result may depend."""
+    before = torch.get_num_threads()
     if threads and threads <= (os.cpu_count() or 1):
         torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from quantlab.config import EvaluationConfig, ModelConfig
@@ -219,6 +220,6 @@ def load(path: Path, device: torch.device) -> SampleSet:
         value = tensors.load(path, device)
         samples = [Sample(**entry) for entry in value["samples"]]
         images = [image.cpu() for image in value["images"]]
-    except Exception as error:
+    except (ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the sample set again") from error
     return sample_set(samples, images)

@@ -12,7 +12,7 @@ from quantlab.config import Device, EvaluationConfig, LabConfig, ModelConfig
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, StudyError
 from quantlab.lab.memory import collect, limit_memory, out_of_memory_explained
-from quantlab.lab.provenance import provenance, set_threads
+from quantlab.lab.provenance import provenance, threads_set
 from quantlab.lab.recordings import Recordings
 from quantlab.lab.replay import replay
 from quantlab.lab.samples import SampleSet
@@ -55,10 +55,10 @@ def verify(
         OutOfMemoryError, NonFiniteOutputError, KernelError: what the setting does.
     """
     where = resolve_device(device)
-    set_threads(threads)
     source = open_source(model)
     limit = None if config.memory_limit is None else quantity(config.memory_limit, "bytes", "lab.memory_limit")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(threads_set(threads))
         stack.callback(limit_memory(where, limit))
         stack.callback(collect, where)
         stack.enter_context(out_of_memory_explained(where, f"verifying {spec.key}"))

@@ -50,10 +50,6 @@ class Budget:
         """A limit's value; None where there is none."""
         return next((limit.value for limit in self.limits if (limit.metric, limit.bound) == (metric, bound)), None)
 
-    def limits_metric(self, metric: str) -> bool:
-        """Whether a metric has a limit."""
-        return any(limit.metric == metric for limit in self.limits)
-
     def misses(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """By how much each limit is missed, by `Limit.name`; 0 and below keeps it."""
         return {limit.name: limit.miss(metrics[limit.metric]) for limit in self.limits}

@@ -1,4 +1,4 @@
-"""How close generated images are to the reference's: the second tier, for finalists."""
+"""How close the images that finalists generate are to the reference's."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ def weight_bytes(modules: Iterable[Any]) -> int:
 
     `get_memory_footprint` of diffusers leaves out int8's row scales and 4-bit's block scales.
     """
-    from quantlab.bnb.layers import held_tensors
+    from quantlab.bnb.layers import stored_tensors
 
-    return _storage_bytes([t for module in modules for part in module.modules() for t in held_tensors(part)])
+    return _storage_bytes([t for module in modules for part in module.modules() for t in stored_tensors(part)])
 
 
 def layer_bytes(layer: Any) -> int:
@@ -24,7 +24,7 @@ def layer_bytes(layer: Any) -> int:
 
 
 def bits_per_weight(modules: Iterable[Any]) -> float:
-    """Bits that the quantized layers hold a weight, scales included, biases not; all linear layers where none is."""
+    """Bits that the quantized layers store per weight, scales included, biases not; all linear layers where none is."""
     from torch import nn
 
     from quantlab.bnb.layers import is_quantized
@@ -36,9 +36,9 @@ def bits_per_weight(modules: Iterable[Any]) -> float:
 
 
 def _layer_bytes(layers: Iterable[Any]) -> int:
-    from quantlab.bnb.layers import held_tensors
+    from quantlab.bnb.layers import stored_tensors
 
-    return _storage_bytes([t for layer in layers for t in held_tensors(layer) if t is not layer.bias])
+    return _storage_bytes([t for layer in layers for t in stored_tensors(layer) if t is not layer.bias])
 
 
 def _storage_bytes(tensors: Iterable[Any]) -> int:
@@ -67,7 +67,7 @@ BITS_PER_WEIGHT = Metric(
     compute=lambda evidence: bits_per_weight(evidence.modules.values()),
     static=True,
 )
-"""Bits held a weight of the quantized layers, scales included (of all linear layers where nothing is quantized)."""
+"""Bits stored per weight of the quantized layers, scales included (of all linear layers where nothing is quantized)."""
 
 PEAK_MEMORY_BYTES = Metric(
     name="peak_memory_bytes",

@@ -115,11 +115,6 @@ class Metric:
         """1 where less is better, -1 where more is: times a value, a cost."""
         return 1 if self.direction == "minimize" else -1
 
-    @property
-    def title(self) -> str:
-        """Label and unit."""
-        return f"{self.label}, {self.unit}" if self.unit else self.label
-
 
 def from_samples(
     name: str,

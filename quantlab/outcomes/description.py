@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from quantlab.bnb.matching import Layer
@@ -15,7 +15,7 @@ class Placement:
 
     Attributes:
         streamed: whether they stay on the host, from where each layer is quantized on its way.
-        decision: "host" (the device is the host), "asked" (by ``lab.placement``), "fits" or "too_large".
+        decision: "host" (the device is the host), "configured" (by ``lab.placement``), "fits" or "too_large".
         weight_bytes: of the unquantized components.
         int8_bytes: of their int8 weights.
         activation_bytes: set aside for a forward.
@@ -51,8 +51,8 @@ class LabDescription:
     model_fingerprint: str
     samples_fingerprint: str
     samples: int
-    layers: FrozenDict[str, tuple[Layer, ...]]
+    layers: FrozenDict[str, tuple[Layer, ...]] = field(repr=False)
     placement: Placement
-    provenance: FrozenDict[str, Any]
+    provenance: FrozenDict[str, Any] = field(repr=False)
     open_s: float = 0.0
     recording_s: float = 0.0

@@ -21,7 +21,7 @@ class GeneratedImages:
     """
 
     spec: PipelineSpec
-    png: tuple[bytes, ...]
+    png: tuple[bytes, ...] = field(repr=False)
     scores: FrozenDict[str, float] = field(default_factory=FrozenDict)
     unavailable: FrozenDict[str, str] = field(default_factory=FrozenDict)
     wall_s: float = 0.0

@@ -78,7 +78,7 @@ class Measurement:
 
     spec: PipelineSpec
     metrics: FrozenDict[str, float]
-    samples: tuple[SampleResult, ...]
+    samples: tuple[SampleResult, ...] = field(repr=False)
     forward_s: float
     warmup_s: float
     wall_s: float
@@ -86,11 +86,11 @@ class Measurement:
     layers_kept: int
     parameters_quantized: int
     parameters_kept: int
-    peak_memory_source: str
-    output_sha256: str
+    peak_memory_source: str = field(repr=False)
+    output_sha256: str = field(repr=False)
     fidelity_is_meaningful: bool = True
-    notes: tuple[LargeSkipEntry, ...] = ()
-    provenance: FrozenDict[str, Any] = field(default_factory=FrozenDict)
+    notes: tuple[LargeSkipEntry, ...] = field(default=(), repr=False)
+    provenance: FrozenDict[str, Any] = field(default_factory=FrozenDict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("metrics", "samples", "notes", "provenance"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ COLUMNS = (
 OUTLIER_SHARE = "outlier_share_{:g}"
 """Name of the column of a threshold."""
 
-IDENTITY_FIELDS = ("model", "component", "dtype", "pipeline call and prompts", "sample set", "device", "libraries")
+IDENTITY_FIELDS = ("model", "component", "dtype", "model.call", "sample set", "device", "libraries")
 """What sensitivities depend on, in the words of `quantlab.study.identity`."""
 
 
@@ -59,10 +59,10 @@ class SensitivityTable:
     """
 
     component: str
-    table: pd.DataFrame
+    table: pd.DataFrame = field(repr=False)
     specs: tuple[QuantSpec, ...]
     thresholds: tuple[float, ...]
-    identity: FrozenDict[str, Any]
+    identity: FrozenDict[str, Any] = field(repr=False)
     samples: int
     fidelity_is_meaningful: bool = True
     wall_s: float = 0.0

@@ -64,10 +64,13 @@ class Caller:
             with known:
                 return self.pipeline(**given, **fixed, **self._call)[0]
         except TypeError as error:
-            if "unexpected keyword argument" in str(error):
-                hint = _did_you_mean(self._call, inspect.signature(type(self.pipeline).__call__).parameters)
+            signature = inspect.signature(type(self.pipeline).__call__)
+            try:
+                signature.bind(self.pipeline, **{**given, **fixed, **self._call})
+            except TypeError:
+                hint = _did_you_mean(self._call, signature.parameters)
                 raise ConfigError(f"model.call does not fit {type(self.pipeline).__name__}: {error}{hint}") from error
-            raise
+            raise  # from deeper within
 
     def steps(self, calls: int) -> int:
         """Denoising steps of a run in which components were called so often."""

@@ -96,9 +96,9 @@ def _download(repo: str, revision: str | None, variant: str | None) -> Path:
             message = f"{name} is only half in the Hugging Face cache: {found[1]}; fetch it again, {elsewhere}"
         else:
             first = " ".join(str(error).split()).partition(" Please set")[0][:400]
-            asked = "; HF_HUB_OFFLINE forbids to ask the Hub" if constants.HF_HUB_OFFLINE else " and on the Hub"
+            hub = "; HF_HUB_OFFLINE forbids to ask the Hub" if constants.HF_HUB_OFFLINE else " and on the Hub"
             message = (
-                f"{name} cannot be loaded: looked in the Hugging Face cache{asked} ({first}). The repository may be "
+                f"{name} cannot be loaded: looked in the Hugging Face cache{hub} ({first}). The repository may be "
                 f"gated: accept its licence at https://huggingface.co/{repo} and run `hf auth login`, {elsewhere}; "
                 "with model.weights=random its memory and latency are measured without a download"
             )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from quantlab.config.units import prefix
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement
 from quantlab.report.text import MEANINGLESS
 from quantlab.report.text.values import INTERVALS
-
-_PREFIXES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,8 @@ def axis(metric: Metric, values: Iterable[float]) -> Axis:
     if metric.unit != "bytes":
         return Axis(metric, metric.unit, 1.0)
     largest = max((abs(value) for value in values), default=0.0)
-    for size, unit in _PREFIXES:
-        if largest >= size:
-            return Axis(metric, unit, 1 / size)
-    return Axis(metric, "bytes", 1.0)
+    factor, unit = prefix(largest)
+    return Axis(metric, unit, 1 / factor)
 
 
 def axis_of(metric: Metric, measurements: Iterable[Measurement]) -> Axis:

@@ -25,7 +25,7 @@ STYLES = {
     "int8": Style("#3b6fb6", "o", "LLM.int8()"),
     "nf4": Style("#c8553d", "s", "nf4"),
     "fp4": Style("#e0a030", "D", "fp4"),
-    "mixed": Style("#7a4f9e", "P", "several kinds"),
+    "mixed": Style("#7a4f9e", "P", "mixed schemes"),
     "reference": Style("#222222", "*", "reference"),
 }
 """By `quantlab.spec.PipelineSpec.family`."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from quantlab.metrics.prediction import SNR_DB
-from quantlab.outcomes import Measurement
 from quantlab.report.axis import Axis
 from quantlab.report.distinct import settings, winner_number
 from quantlab.report.noise_floor import draw_noise_floor
 from quantlab.study.front import Pair
+from quantlab.study.table import has_powers
 
 if TYPE_CHECKING:
     from quantlab.study.study import Study
@@ -65,15 +65,10 @@ def has_timesteps(study: Study) -> bool:
 
 def _shown(study: Study) -> list[Pair]:
     """Baselines, the winner, and members of the front at even distances along it; none twice."""
-    known = {row.number: (row, m) for row, m in settings(study) if _has_powers(m)}
+    known = {row.number: (row, m) for row, m in settings(study) if has_powers(m)}
     winner = winner_number(study)
     numbers = [row.number for row in study.baseline_rows] + ([] if winner is None else [winner])
     rest = [row.number for row in study.front_rows if row.number not in numbers and row.number in known]
     count = min(FRONT_MEMBERS, len(rest))
     numbers += [rest[int((i + 0.5) * len(rest) / count)] for i in range(count)]
     return [known[number] for number in dict.fromkeys(numbers) if number in known]
-
-
-def _has_powers(measurement: Measurement) -> bool:
-    """Whether the samples say what the SNR is made of: they do where any metric of the prediction is measured."""
-    return bool(measurement.samples) and {"signal", "error"} <= measurement.samples[0].values.keys()

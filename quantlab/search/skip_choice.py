@@ -50,5 +50,5 @@ def skip_choices(labels: Sequence[str], skips: Mapping[str, Sequence[str]]) -> d
     known = named | automatic
     for label in labels:
         if label not in known:
-            raise unknown("space.skip", label, known)
+            raise unknown("space.skip", label, [*known, "(a list that you add as model.skips.NAME=[MODULE,...])"])
     return {label: known[label] for label in labels}

@@ -43,7 +43,7 @@ class Space:
         resolvers = auto or {}
         self._config, self._model = config, model
         self.components = {
-            component: ComponentSpace(config, model.skips, model.dtype.value, resolvers.get(component))
+            component: ComponentSpace(config, model.skip_lists, model.dtype.value, resolvers.get(component))
             for component in model.components
         }
         self._names = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantlab.config import ExecutorConfig, StudyConfig, SweepConfig, Weights
+from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, QuantlabError
 from quantlab.executors import (
     Describe,
@@ -61,6 +62,14 @@ def plan(config: SweepConfig) -> Plan:
     for name, least in (("prompts", 1), ("timesteps", 1), ("images", 0), ("finalists", 1), ("held_out", 0)):
         if getattr(config.evaluation, name) < least:
             raise ConfigError(f"evaluation.{name}={getattr(config.evaluation, name)} must be at least {least}")
+    prompts = len(config.model.prompts)
+    if config.model.weights is Weights.checkpoint and config.evaluation.prompts > prompts:
+        raise ConfigError(
+            f"evaluation.prompts={config.evaluation.prompts} must be from 1 to the {prompts} of model.prompts"
+        )
+    for name in ("memory_limit", "layer_cache"):
+        if (size := getattr(config.lab, name)) is not None:
+            quantity(size, "bytes", f"lab.{name}")
     if not config.model.components:
         raise ConfigError("model.components=[] is empty: name at least one component of the pipeline")
     metrics, objectives = measured(config.metrics, config.objectives)

@@ -44,7 +44,7 @@ class Trials:
         predictor: from layer sensitivities, where the sampler needs one.
         on_event: called with every setting that is measured, and with the two phases, `Phase.baselines` and
             `Phase.trials`.
-        should_stop: asked before each setting.
+        should_stop: total before each setting.
         setting_s: seconds that a setting takes, where that is known before any was measured.
     """
 
@@ -79,7 +79,7 @@ class Trials:
         store.optuna_study.sampler = make_sampler(sampler, seed, space, objectives, predictor, budget)
 
     def run(self) -> int:
-        """Measure until the study has all that it was asked for, or the user stops it.
+        """Measure until the study has all that it was total for, or the user stops it.
 
         Returns:
             How many settings were measured in this session.
@@ -106,7 +106,7 @@ class Trials:
         run_requests(self._executor, requests, self._should_stop)
 
     def _first(self, missing: Sequence[Setting]) -> Iterator[Request]:
-        """What a kill kept from being asked, and the baselines."""
+        """What a kill kept from being total, and the baselines."""
         while self._store.has_waiting:
             yield from self._proposed(self._store.optuna_study.ask())
         for setting in missing:
@@ -123,11 +123,11 @@ class Trials:
         compared = {setting.spec for setting in self._baselines}
         more = {row.spec for row in self._known.values() if row.source is Source.sensitivity} - compared
         n_trials = self._config.sampler.n_trials
-        asked = math.inf if n_trials is None else n_trials + len(more)
+        total = math.inf if n_trials is None else n_trials + len(more)
         if self._config.sampler.name is not Sampler.grid:
-            return asked
+            return total
         grid = {self._space.setting(params).spec for params in self._space.grid()}
-        return min(asked, len(grid | compared | self._known.keys()))
+        return min(total, len(grid | compared | self._known.keys()))
 
     def _make_eligible(self) -> None:
         """What was measured for comparison only, and the space holds, may win from here on."""

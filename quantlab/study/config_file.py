@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.config import StudyConfig, SweepConfig
+from quantlab.config.compose import from_yaml, to_yaml
 from quantlab.errors import StudyError
 from quantlab.files import written
 from quantlab.metrics.registry import Named, resolve
@@ -29,10 +28,7 @@ def read_config(folder: Path) -> SweepConfig:
     if not file.exists():
         raise StudyError(f"study={folder.name!r} has no {CONFIG_FILE}: no session has begun it")
     try:
-        data = yaml.safe_load(file.read_text())
-        known = {field.name for field in fields(SweepConfig)}
-        given = {name: value for name, value in data.items() if name in known}
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), given))
+        config = from_yaml(file.read_text(), SweepConfig)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"{file} cannot be read ({reason}); remove it and run the same command again") from None
@@ -44,7 +40,7 @@ def write_config(config: StudyConfig, folder: Path) -> None:
     """Keep a configuration in a study's folder; metrics that were given as functions are written by their names."""
     plain = dataclasses.replace(config, metrics=_names(config.metrics), objectives=_names(config.objectives))
     with written(folder / CONFIG_FILE) as scratch:
-        scratch.write_text(OmegaConf.to_yaml(OmegaConf.structured(plain)))
+        scratch.write_text(to_yaml(plain))
 
 
 def _names(metrics: list[Named]) -> list[Any]:

@@ -26,15 +26,15 @@ def identity(config: StudyConfig, description: LabDescription, objectives: Seque
         objectives: that the study optimises.
     """
     model, provenance = config.model, description.provenance
-    prompts = recorded_prompts(model, config.evaluation)
-    call = json.dumps({"call": model.call, "prompts": prompts}, sort_keys=True, default=str)
+    prompts = json.dumps(recorded_prompts(model, config.evaluation))
     evaluation = {name: value for name, value in vars(config.evaluation).items() if name not in _CHANGES_NO_NUMBER}
     return {
+        **{f"evaluation.{name}": value for name, value in evaluation.items()},
         "model": f"{model.name} {description.model_fingerprint}",
         "component": ", ".join(model.components),
         "dtype": model.dtype.value,
-        "pipeline call and prompts": hashlib.sha256(call.encode()).hexdigest()[:16] + " " + call[:120],
-        "evaluation": json.dumps(evaluation, sort_keys=True),
+        "model.call": json.dumps(model.call, sort_keys=True, default=str),
+        "model.prompts": f"digest {hashlib.sha256(prompts.encode()).hexdigest()[:16]}",
         "sample set": description.samples_fingerprint,
         "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),

@@ -44,18 +44,18 @@ class ImageRecord:
     failure: Failure | None = None
 
 
-def record(kind: str, **values: Any) -> dict[str, Any]:
+def record(record_type: str, **values: Any) -> dict[str, Any]:
     """A record of a type."""
-    return {"type": kind, "version": VERSION, **values}
+    return {"type": record_type, "version": VERSION, **values}
 
 
-def of_type(kind: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def of_type(record_type: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records of a type among a study's attributes.
 
     Raises:
         StudyError: for one of another version.
     """
-    found = [value for value in attributes.values() if isinstance(value, dict) and value.get("type") == kind]
+    found = [value for value in attributes.values() if isinstance(value, dict) and value.get("type") == record_type]
     for value in found:
         if value.get("version") != VERSION:
             raise StudyError(
@@ -64,9 +64,9 @@ def of_type(kind: str, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def label(kind: str, spec: PipelineSpec) -> str:
+def label(record_type: str, spec: PipelineSpec) -> str:
     """What a record of a setting is kept under: the same each time, so that a later one replaces it."""
-    return f"{kind} {hashlib.sha256(spec.key.encode()).hexdigest()[:16]}"
+    return f"{record_type} {hashlib.sha256(spec.key.encode()).hexdigest()[:16]}"
 
 
 def spec_of(data: Mapping[str, Any]) -> PipelineSpec:

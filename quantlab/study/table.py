@@ -152,11 +152,17 @@ def _measured(m: Measurement, metrics: Sequence[Metric]) -> dict[str, Any]:
                 line |= {low_column(metric): found.low, high_column(metric): found.high}
     return line | {
         "samples": len(m.samples),
-        "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if _has_powers(m) else None,
+        "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if has_powers(m) else None,
         "device": m.provenance.get("device"),
         "threads": m.provenance.get("threads"),
         "large_skip_entries": json.dumps([dataclasses.asdict(note) for note in m.notes]) if m.notes else None,
     }
+
+
+def has_powers(measurement: Measurement) -> bool:
+    """Whether the samples say what the SNR is made of: they do where any metric of the prediction is measured."""
+    samples = measurement.samples
+    return bool(samples) and all({"signal", "error"} <= sample.values.keys() for sample in samples)
 
 
 def low_column(metric: Metric) -> str:
@@ -171,10 +177,6 @@ def high_column(metric: Metric) -> str:
 
 def _number(metric: Metric, value: float) -> float:
     return round(value) if metric.unit == "bytes" else value
-
-
-def _has_powers(m: Measurement) -> bool:
-    return all({"signal", "error"} <= sample.values.keys() for sample in m.samples)
 
 
 def _dtypes(components: Sequence[str], metrics: Sequence[Metric]) -> dict[str, str]:

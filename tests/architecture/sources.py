@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "quantlab"
+BENCHMARKS = "tests/benchmarks"
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,23 @@ def modules() -> tuple[Module, ...]:
 
 
 def texts() -> Iterator[Module]:
-    """What people read and write: the package's modules, its configurations but for prompts, and the README."""
+    """What people read and write.
+
+    The package's and the benchmarks' modules, their configurations but for prompts, the notebooks' cells without their
+    outputs, the README and the changelog.
+    """
     yield from modules()
-    for folder in ("conf", "sweeps"):
+    for file in sorted((ROOT / BENCHMARKS).rglob("*.py")):
+        yield Module(str(file.relative_to(ROOT)), file.read_text())
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(file.read_text())["cells"]
+        yield Module(str(file.relative_to(ROOT)), "\n".join("".join(cell["source"]) for cell in cells))
+    for folder in ("conf", "sweeps", f"{BENCHMARKS}/conf"):
         for file in sorted((ROOT / folder).rglob("*.yaml")):
             if file.parent.name != "prompts":
                 yield Module(str(file.relative_to(ROOT)), file.read_text())
-    yield Module("README.md", (ROOT / "README.md").read_text())
+    for name in ("README.md", "CHANGELOG.md"):
+        yield Module(name, (ROOT / name).read_text())
 
 
 def snippet(text: str, path: str = "quantlab/room/module.py") -> Module:

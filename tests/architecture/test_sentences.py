@@ -24,8 +24,6 @@ ALLOWED = {
     "quantlab/lab/memory.py": "what a device has free, a part of the message that is raised; and what CUDA raises",
     "quantlab/lab/opening.py": "what was being done, a part of the message that is raised",
     "quantlab/lab/samples.py": "which component was not called, a part of the message that is raised",
-    "quantlab/outcomes/sensitivity_table.py": "names of what sensitivities depend on",
-    "quantlab/study/identity.py": "names of what a study depends on",
 }
 """Modules below with a sentence of their own, each with its reason."""
 

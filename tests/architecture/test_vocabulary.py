@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ WORDS = {
     "knee": "ideal point",
     "dear": "expensive",
     "dearer": "more expensive",
-    "tiers": "rank correlation",
+    "tier": "rank correlation, or images",
 }
 """Old words, also in the plural and as parts of names, with those that took their place."""
 
@@ -43,6 +44,9 @@ PHRASES = {
 }
 """Old phrases and names, with those that took their place."""
 
+IDENTIFIERS = {"asked": "wanted", "belongs": "identity"}
+"""Words that are good in a sentence and say too little as a whole name, with better ones."""
+
 FOREIGN = {
     "bbox_to_anchor": "matplotlib's",
     "ProfilerActivity, profile": "torch's",
@@ -52,6 +56,9 @@ FOREIGN = {
 }
 """Names of other libraries that hold an old word."""
 
+PROSE = {"where details form": "the verb, of what an image shows"}
+"""Sentences in which an old word means something else."""
+
 FILES = {"floor": "noise_floor"}
 """Names that say too little for a module, a function or a class."""
 
@@ -60,7 +67,7 @@ def old_words(module: Module) -> list[str]:
     """Where a text uses an old word, and what to say instead."""
     found = []
     for number, line in enumerate(module.text.splitlines(), start=1):
-        for name in FOREIGN:
+        for name in (*FOREIGN, *PROSE):
             line = line.replace(name, "")
         said = {part for word in re.findall(r"[A-Za-z]+", line) for part in _parts(word)}
         hits = {word: new for word, new in WORDS.items() if said & {word, f"{word}s"}}
@@ -74,6 +81,16 @@ def _parts(word: str) -> list[str]:
     return [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", word)]
 
 
+def vague_identifiers(module: Module) -> list[str]:
+    """Variables, arguments, attributes, functions and classes with a name of `IDENTIFIERS`."""
+    found = []
+    for node in ast.walk(module.tree):
+        fields = (getattr(node, field, None) for field in ("id", "arg", "attr", "name"))
+        names = [name for name in fields if isinstance(name, str) and name in IDENTIFIERS]
+        found += [module.at(node, f"{name!r} is better called {IDENTIFIERS[name]!r}") for name in names]
+    return found
+
+
 def short_names(module: Module) -> list[str]:
     """Modules, functions and classes with a name of `FILES`."""
     found = [f"{module.path}:1: call it {FILES[stem]!r}" for stem in [Path(module.path).stem] if stem in FILES]
@@ -83,13 +100,15 @@ def short_names(module: Module) -> list[str]:
     return found
 
 
-def test_no_old_word_is_in_the_package_its_configurations_or_the_readme() -> None:
+def test_no_old_word_is_in_what_people_read_and_write() -> None:
     findings = [found for module in texts() for found in old_words(module)]
     assert not findings, report(findings, "use the word that took its place:")
 
 
 def test_no_name_says_too_little() -> None:
     findings = [found for module in modules() for found in short_names(module)]
+    python = [module for module in texts() if module.path.endswith(".py")]
+    findings += [found for module in python for found in vague_identifiers(module)]
     assert not findings, report(findings, "say which one it is:")
 
 
@@ -107,6 +126,8 @@ def test_no_name_says_too_little() -> None:
         "budget.memory_mb=2200",
         "def mended(): ...",
         "profiled_specs",
+        "the second tier",
+        "two tiers",
     ],
 )
 def test_an_old_word_is_found_in_names_comments_and_text(text: str) -> None:
@@ -126,6 +147,15 @@ def test_an_old_word_is_found_in_names_comments_and_text(text: str) -> None:
 )
 def test_other_words_that_hold_the_same_letters_are_left_alone(text: str) -> None:
     assert old_words(snippet(text)) == []
+
+
+@pytest.mark.parametrize("text", ["asked = 1", "def f(asked): ...", "self.asked = x", "f(belongs=1)"])
+def test_a_vague_identifier_is_found(text: str) -> None:
+    assert len(vague_identifiers(snippet(text))) == 1
+
+
+def test_the_same_words_in_a_sentence_are_left_alone() -> None:
+    assert vague_identifiers(snippet('"""What it belongs to, if asked."""\nis_asked = not_asked = 1')) == []
 
 
 def test_a_bare_floor_is_found_and_a_noise_floor_is_not() -> None:

@@ -40,11 +40,11 @@ def run(config: BenchmarkConfig) -> Result:
     """
     wanted = plan(config)
     with empty_cache(), Lab(config.model, config.evaluation, config.device, config.lab, wanted.metrics) as lab:
-        belongs = identity(config, lab.description, wanted.objectives)
-        table, whole_s = _timed(lab, config.sensitivity, belongs)
+        claimed = identity(config, lab.description, wanted.objectives)
+        table, whole_s = _timed(lab, config.sensitivity, claimed)
         one = _one_scheme(config.sensitivity)
-        by_block, block_s = _timed(lab, one, belongs)
-        by_whole, forwards_s = _timed(lab, one, belongs, resume=False)
+        by_block, block_s = _timed(lab, one, claimed)
+        by_whole, forwards_s = _timed(lab, one, claimed, resume=False)
         demand_equal(by_block, by_whole)
         result: Result = {
             "layers": len(table.layers),
@@ -69,7 +69,7 @@ def _one_scheme(config: SensitivityConfig) -> SensitivityConfig:
 
 
 def _timed(
-    lab: Lab, config: SensitivityConfig, belongs: dict[str, Any], resume: bool = True
+    lab: Lab, config: SensitivityConfig, claimed: dict[str, Any], resume: bool = True
 ) -> tuple[SensitivityTable, dict[str, float]]:
     """Sensitivities of which nothing is known, and their seconds: forwards for errors, then bytes and latency."""
     reports: list[float] = []
@@ -82,7 +82,7 @@ def _timed(
         for cache in lab.layer_caches.values():
             cache.clear()
         start = time.perf_counter()
-        table = measure_sensitivities(lab, component, config, belongs, on_progress, resume)
+        table = measure_sensitivities(lab, component, config, claimed, on_progress, resume)
         end = time.perf_counter()
     return table, {"errors_s": reports[-1] - start, "costs_s": end - reports[-1], "total_s": end - start}
 

@@ -79,9 +79,9 @@ def test_a_peer_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_the_peer_is_asked_for_the_same_pipeline_call_and_dtype(tmp_path: Path) -> None:
     keeps = f"cp peer.yaml {tmp_path}/$$.yaml; cp $(grep -o ' model: .*' peer.yaml | cut -d' ' -f3)/model_index.json"
     peers.run(small(f"peers_python={played(tmp_path, keeps + f' {tmp_path}/index; {WRITES}')}", "device=cpu"))
-    asked = [yaml.safe_load(file.read_text()) for file in tmp_path.glob("*.yaml")]
-    assert len(asked) == 3
-    for config in asked:
+    configs = [yaml.safe_load(file.read_text()) for file in tmp_path.glob("*.yaml")]
+    assert len(configs) == 3
+    for config in configs:
         assert (config["backend"]["device"], config["backend"]["torch_dtype"]) == ("cpu", "float16")
         assert config["scenario"]["call_kwargs"]["num_inference_steps"] == 2
         assert config["scenario"]["call_kwargs"]["max_sequence_length"] == 32

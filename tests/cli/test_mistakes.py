@@ -71,6 +71,7 @@ from quantlab.config import COMMANDS
         ("run quant.method=int9", ["quant.method='int9'", "llm_int8"]),
         ("run model.call.max_sequence=32", ["model.call", "'max_sequence'", "did you mean 'max_sequence_length'"]),
         ("run skip=atn", ["skip='atn'", "Did you mean 'attn'"]),
+        ("run executor.name=lokal", ["executor.name='lokal'", "Did you mean 'local'"]),
         ("run skip=[1]", ["skip entry 1", "name of one module"]),
         ("run skip=3", ["skip=3", "named list"]),
         ("report", ["study=VALUE must be given"]),

@@ -83,6 +83,23 @@ def test_each_setting_is_a_line_with_its_number_of_all(capsys: pytest.CaptureFix
     assert lines == ["[7/49] int8 t=3: 18.50 dB, 2.48 MB, 25.0 ms", "[8/49] nf4: failed, out of memory: 13 GB short"]
 
 
+def test_each_line_of_a_setting_says_how_long_the_rest_takes_at_the_pace_so_far(
+    capsys: pytest.CaptureFixture[str], config: SweepConfig
+) -> None:
+    one = row(3, Int8Spec(3.0), 18.5, 2_480_000, 25.0, name="int8 t=3")
+    times = iter([100.0, 110.0, 130.0])
+    printer = EventPrinter(config, clock=lambda: next(times))
+    for phase, total in ((Phase.trials, 3), (Phase.baselines, None)):
+        printer(PhaseStarted(phase, total))
+        if total:
+            for known in (1, 2, 3):
+                printer(RowMeasured(one, known, None))
+            times = iter([200.0])
+    printer(RowMeasured(one, 4, None))
+    ends = [line.partition("25.0 ms")[2] for line in capsys.readouterr().out.splitlines() if "int8 t=3" in line]
+    assert ends == [", about 20 s left", ", about 15 s left", "", ""]
+
+
 def test_the_end_of_the_trials_says_what_was_measured_saved_and_noted(
     capsys: pytest.CaptureFixture[str], config: SweepConfig
 ) -> None:
@@ -150,9 +167,11 @@ def test_on_a_terminal_a_bar_shows_the_best_so_far_and_failures_keep_a_line(
         printer(PhaseStarted(Phase.trials, 43, 100.0))
         printer(RowMeasured(best, 7, best))
         printer(RowMeasured(failed, 8, best))
+        printer(RowMeasured(failed, 9, None))
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     assert "measuring settings: about 1 min 40 s for 43 settings" in text
-    assert "2/43" in text
+    assert "3/43" in text
+    assert "none yet" not in text
     assert "best so far: int8 t=3, 18.50 dB, 2.48 MB, 25.0 ms" in text
     assert "nf4: failed, out of memory: 13 GB short" in text
     assert "[7/" not in text

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.config.units import human_bytes, quantity
+from quantlab.config.units import human_bytes, prefix, quantity
 from quantlab.errors import ConfigError
 
 
@@ -78,3 +78,15 @@ def test_bytes_for_people_are_in_powers_of_1000(size: float, text: str) -> None:
 def test_what_people_read_is_within_half_a_percent_and_reads_back(size: float) -> None:
     text = human_bytes(size).replace("bytes", "B")
     assert quantity(text, "bytes", "f") == pytest.approx(size, rel=0.006, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"),
+    [(0, (1, "bytes")), (999, (1, "bytes")), (1000, (1e3, "kB")), (2.5e6, (1e6, "MB")), (-3e9, (1e9, "GB"))],
+)
+def test_a_size_has_the_largest_unit_that_it_reaches(size: float, unit: tuple[float, str]) -> None:
+    assert prefix(size) == unit
+
+
+def test_a_size_that_rounds_to_the_next_unit_is_written_in_that_one() -> None:
+    assert (human_bytes(999_900_000), human_bytes(999.6e3)) == ("1 GB", "1 MB")

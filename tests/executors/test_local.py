@@ -1,7 +1,11 @@
 """What the local executor does beside the contract: it opens late, closes for a proof, and knows a lost device."""
 
+import traceback
+
 import pytest
-from executors.contract import LOCAL, NF4, SCHEMES, setup
+import torch
+from executors.contract import INT8, LOCAL, NF4, SCHEMES, setup
+from torch import nn
 
 from quantlab.config import ExecutorConfig
 from quantlab.errors import ConfigError, DeviceLostError, KernelError, OutOfMemoryError
@@ -10,7 +14,10 @@ from quantlab.executors.local import MESSAGE_LENGTH, LocalExecutor
 from quantlab.frozen import FrozenDict
 from quantlab.lab import evaluate as evaluations
 from quantlab.lab import lab as labs
+from quantlab.lab import layer_cache, replay
 from quantlab.lab.guard import DeviceGuard
+from quantlab.metrics import Metric, metric
+from quantlab.metrics.metric import Paired, from_samples
 from quantlab.outcomes import ErrorType, Failure, GeneratedImages, Measurement
 from quantlab.spec import PipelineSpec
 
@@ -62,6 +69,59 @@ def test_a_setting_s_doing_is_a_failure_with_one_line(executor, monkeypatch, err
 def test_a_bug_of_ours_is_no_failure_of_the_setting(executor, monkeypatch, error):
     monkeypatch.setattr(evaluations, "replay", raising(error))
     assert executor.submit(Evaluate(NF4)).exception() is error
+
+
+@pytest.mark.parametrize("module", [layer_cache, replay], ids=["making", "running"])
+def test_a_bug_of_ours_while_layers_are_made_or_run_shows_its_traceback(monkeypatch, module):
+    name = {layer_cache: "layer_bytes", replay: "peak_above_start"}[module]
+    monkeypatch.delattr(module, name)
+    with LocalExecutor(setup()) as executor:
+        error = executor.submit(Evaluate(NF4)).exception()
+        assert isinstance(error, NameError)
+        assert name in str(error)
+        monkeypatch.undo()
+        assert isinstance(executor.submit(Evaluate(NF4)).result(), Measurement)
+
+
+def test_a_missing_attribute_that_a_line_of_ours_asks_a_module_for_is_a_bug_of_ours(monkeypatch):
+    monkeypatch.setattr(layer_cache.bnb_layers, "make", lambda spec, layer, device: nn.Embedding(2, 2))
+    with LocalExecutor(setup()) as executor:
+        error = executor.submit(Evaluate(NF4)).exception()
+    assert isinstance(error, AttributeError)
+    assert "'Embedding' object has no attribute 'bias'" in str(error)
+
+
+OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError("the list is too long"),
+    RuntimeError("CUDA error: out of memory"),
+    KeyError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["observe", "aggregate", "compute", "static"])
+def test_what_a_person_s_own_metric_raises_is_raised_as_it_was(where, error):
+    tries = []
+
+    def own(*args):
+        tries.append(args)
+        raise error
+
+    paired = Paired("own")
+    metrics = {
+        "observe": metric(own, name="own"),
+        "aggregate": from_samples("own", "", "minimize", "own", lambda *args: {"own": 0.0}, own, paired),
+        "compute": Metric("own", "", "minimize", "own", own),
+        "static": Metric("own", "", "minimize", "own", own, static=True),
+    }
+    with LocalExecutor(setup(metrics=("snr_db", metrics[where]))) as executor:
+        executor.submit(Evaluate(INT8)).exception()  # its layers stay, and are what the guard would drop
+        tries.clear()
+        found = executor.submit(Evaluate(NF4)).exception()
+    assert found is error
+    assert len(tries) == 1  # not once more beside fewer layers: the metric is not the setting's doing
+    assert traceback.extract_tb(found.__traceback__)[-1].name == "own"
 
 
 def test_an_interruption_goes_through(executor, monkeypatch):

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from export.test_export import exported, row_of, view
+from export.test_export import exported, model, row_of, view
 
 from quantlab.config import Device
+from quantlab.errors import ConfigError
 from quantlab.export import export, export_folder
+from quantlab.export.load_script import load_script
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
 
 LOAD = """
@@ -53,3 +55,9 @@ def test_the_script_loads_a_component_that_gives_the_measured_outputs(
     assert row.measurement is not None
     assert isinstance(row.spec, PipelineSpec)
     assert result.output_sha256 == row.measurement.output_sha256
+
+
+def test_a_component_that_the_pipeline_lacks_is_refused_with_those_that_it_has() -> None:
+    spec = PipelineSpec({"transformr": Int8Spec()})
+    with pytest.raises(ConfigError, match=r"model.components='transformr' is not known; .*Did you mean 'transformer'"):
+        load_script(model(), spec, on_cpu=True)

@@ -190,7 +190,7 @@ def test_the_layer_cache_s_budget_is_by_default_three_quarters_of_what_is_free(m
 def test_streaming_and_no_layer_cache_measure_the_same(one_sample_lab):
     specs = Int8Spec(6), Int4Spec(skip=("attn",)), ReferenceSpec()
     with Lab.open("tiny_sd3", *ONE_SAMPLE, "lab.placement=stream", "lab.layer_cache=0", device="cpu") as lab:
-        assert lab.description.placement == Placement(streamed=True, decision="asked")
+        assert lab.description.placement == Placement(streamed=True, decision="configured")
         for spec in specs:
             assert in_memory(lab, spec) == in_memory(one_sample_lab, spec)
 

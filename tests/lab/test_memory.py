@@ -6,6 +6,7 @@ from quantlab import Int4Spec, Int8Spec
 from quantlab.bnb import layers as bnb_layers
 from quantlab.bnb.storage import bits
 from quantlab.lab.memory import peak_above_start
+from quantlab.lab.provenance import threads_set
 from quantlab.metrics.memory import bits_per_weight, weight_bytes
 
 CPU = torch.device("cpu")
@@ -126,3 +127,11 @@ def test_the_layer_cache_makes_settings_no_heavier(lab):
     before = lab.measure(Int4Spec()).memory_bytes
     lab.measure(Int8Spec())
     assert lab.measure(Int4Spec()).memory_bytes == before
+
+
+def test_threads_are_as_many_as_before_afterwards(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: before + 1)
+    with threads_set(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -10,6 +10,7 @@ import torch
 
 from quantlab import Int8Spec, Lab, ReferenceSpec
 from quantlab.config.prompts import image_requests
+from quantlab.errors import OutOfMemoryError as QuantlabOutOfMemoryError
 from quantlab.lab import opening, samples
 from quantlab.lab.images import generated
 from quantlab.lab.provenance import provenance
@@ -157,6 +158,18 @@ def test_a_damaged_entry_is_recorded_anew(recorded, known, monkeypatch, damage):
         with open_lab() as lab:
             assert lab.sample_set.fingerprint == recorded[1].sample_set.fingerprint
     assert len(times) == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), NameError("a bug")])
+def test_an_entry_that_memory_or_a_bug_keeps_from_being_read_stays(known, nothing_recorded, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    whole = entry(known).read_bytes()
+    monkeypatch.setattr(samples.tensors, "load", fail)
+    with pytest.raises((QuantlabOutOfMemoryError, NameError), match=str(error)):
+        open_lab()
+    assert entry(known).read_bytes() == whole
 
 
 def test_the_study_s_own_file_is_a_copy_of_the_entry(known, nothing_recorded, tmp_path):

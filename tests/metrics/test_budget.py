@@ -41,8 +41,6 @@ def test_a_limit_is_found_by_its_metric_and_bound() -> None:
     budget = parse_budget(limits(memory_bytes_max=5.0), METRICS)
     assert budget.limit("memory_bytes", "max") == 5.0
     assert budget.limit("memory_bytes", "min") is None
-    assert budget.limits_metric("memory_bytes")
-    assert not budget.limits_metric("latency_ms")
     assert [limit.name for limit in budget.limits] == ["memory_bytes.max"]
 
 

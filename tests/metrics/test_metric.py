@@ -17,7 +17,7 @@ def test_a_function_becomes_a_metric_with_all_that_a_table_and_a_race_ask_for() 
 
     assert isinstance(max_error, Metric)
     assert (max_error.name, max_error.unit, max_error.direction) == ("max_error", "V", "maximize")
-    assert (max_error.sign, max_error.title) == (-1, "largest error, V")
+    assert (max_error.sign, max_error.label) == (-1, "largest error")
     assert max_error.observe is not None
     assert max_error.observe(np.array([1.0, 5.0]), np.array([2.0, 2.0])) == {"max_error": 3.0}
     assert max_error.compute(Evidence({}, {"max_error": np.array([1.0, 3.0])}, 0, 0)) == 2.0
@@ -30,7 +30,7 @@ def test_without_words_it_is_called_as_its_function_and_less_is_better() -> None
     def mean_error(output, reference):
         return 0.0
 
-    assert (mean_error.name, mean_error.label, mean_error.title) == ("mean_error", "mean error", "mean error")
+    assert (mean_error.name, mean_error.label, mean_error.unit) == ("mean_error", "mean error", "")
     assert mean_error.sign == 1
     assert metric(lambda output, reference: 0.0, name="other").name == "other"
 

@@ -17,7 +17,7 @@ IDENTITY = {
     "model": "tiny_sd3 0123",
     "component": "transformer",
     "dtype": "float16",
-    "pipeline call and prompts": "abc",
+    "model.call": "abc",
     "sample set": "def",
     "device": "cpu, threads: 1",
     "libraries": "torch 2.8",

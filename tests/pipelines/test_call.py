@@ -183,6 +183,18 @@ def test_another_type_error_of_the_pipeline_stays_what_it_is():
     assert not isinstance(error.value, ConfigError)
 
 
+def deeper(hidden):
+    return hidden
+
+
+def test_a_keyword_that_something_deeper_does_not_take_is_no_matter_of_the_call(monkeypatch):
+    pipeline = Pipeline()
+    monkeypatch.setattr(pipeline.transformer, "forward", lambda hidden: deeper(hidden, no_such_keyword=1))
+    with pytest.raises(TypeError, match=r"deeper\(\) got an unexpected keyword argument") as error:
+        Caller(pipeline)("a cat", 0, "latent")
+    assert not isinstance(error.value, ConfigError)
+
+
 @pytest.fixture(scope="module")
 def tiny():
     model = compose("run", ["model=tiny_sd3"]).model

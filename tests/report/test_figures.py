@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import MODEL, measurement, numbers, objectives
+from fakes import MODEL, STEEP, STEEPER, measurement, numbers, objectives
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
@@ -27,8 +27,6 @@ from quantlab.study.baselines import baselines
 from quantlab.study.study import Study
 from quantlab.study.ties import ties
 from quantlab.study.winner import Winner
-
-STEEP, STEEPER = ((1.0, 2.0), (3.0, 6.0)), ((2.0, 1.0), (6.0, 3.0))
 
 
 def several_samples(spec: PipelineSpec) -> Measurement:

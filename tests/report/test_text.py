@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from fakes import METRICS, MODEL, OBJECTIVES, FrozenDict, limits, measurement, objectives, pipeline, row
+from fakes import METRICS, MODEL, OBJECTIVES, STEEP, FrozenDict, limits, measurement, objectives, pipeline, row
 from hypothesis import given
 from hypothesis import strategies as st
 from report.studies import study
-from report.test_figures import STEEP, random_weights, several_samples
+from report.test_figures import random_weights, several_samples
 
 from quantlab.config import EvaluationConfig
 from quantlab.metrics.budget import Budget, parse_budget
@@ -240,6 +240,8 @@ def test_a_noisy_machine_is_a_note_and_a_quiet_one_is_none(tmp_path: Path) -> No
         "spread of 5 % (at most 2 % is normal); ignore smaller differences in latency"
     ]
     assert text.drift_line([check("start", 50.0), check("end", 50.9)], "x") == ""
+    assert "a spread of 250 % (at most 2 %" in text.drift_line([check("start", 50.0), check("end", 175.0)], "x")
+    assert "a spread of 2.4 % (at most 2 %" in text.drift_line([check("start", 50.0), check("end", 51.2)], "x")
     assert text.drift_line([], "x") == ""
 
 
@@ -296,12 +298,12 @@ def test_why_there_are_no_held_out_prompts(tmp_path: Path) -> None:
             "copies and 2 GB for activations do not fit; 15 GB of 16 GB are free (other processes hold 1 GB)",
         ),
         (
-            Placement(True, "asked", 24 * 10**9, free_bytes=70 * 10**9, total_bytes=80 * 10**9),
+            Placement(True, "configured", 24 * 10**9, free_bytes=70 * 10**9, total_bytes=80 * 10**9),
             "the reference stays on the host and is streamed layer by layer, as lab.placement asks: 24 GB of weights; "
             "70 GB of 80 GB are free",
         ),
         (
-            Placement(True, "asked"),
+            Placement(True, "configured"),
             "the reference stays on the host and is streamed layer by layer, as lab.placement asks",
         ),
     ],

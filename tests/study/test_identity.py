@@ -47,8 +47,8 @@ def test_what_was_measured_otherwise_is_refused(change: dict[str, int]) -> None:
 CHANGES = [
     (of(lab=lab(model_fingerprint="ccc")), ["model 'fake fake 0123'", "now it is 'fake ccc'"]),
     (of(lab=lab(samples_fingerprint="ddd")), ["sample set '4567'", "now it is 'ddd'"]),
-    (of(evaluation(timesteps=2)), ["evaluation", '"timesteps": 4', '"timesteps": 2']),
-    (of(model(call={"steps": 5})), ['"call": {}', '"steps": 5']),
+    (of(evaluation(timesteps=2)), ["evaluation.timesteps 4, now it is 2"]),
+    (of(model(call={"steps": 5})), ["model.call '{}'", '"steps": 5']),
     (of(model(components=["transformer", "text_encoder"])), ["component", "'transformer, text_encoder'"]),
     (of(model(dtype=Dtype.bfloat16)), ["dtype 'float16'", "'bfloat16'"]),
     (of(lab=lab(provenance=FrozenDict({**description().provenance, "device": "cuda"}))), ["device 'fake, threads: 1'"]),

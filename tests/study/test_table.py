@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fakes import METRICS, OBJECTIVES, failing, measurement, objectives, pipeline, row
+from fakes import METRICS, OBJECTIVES, STEEP, STEEPER, failing, measurement, objectives, pipeline, row
 from study.writing import read, write
 
 from quantlab.errors import ConfigError
@@ -131,9 +131,6 @@ def test_the_table_says_of_each_measured_row_whether_its_fidelity_means_anything
     assert frame["fidelity_is_meaningful"].dropna().all()
     random = row(0, Int8Spec(), fidelity_is_meaningful=False)
     assert list(table_of([random])["fidelity_is_meaningful"]) == [False]
-
-
-STEEP, STEEPER = ((1.0, 2.0), (3.0, 6.0)), ((2.0, 1.0), (6.0, 3.0))
 
 
 def several_samples() -> list[Row]:

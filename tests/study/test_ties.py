@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 
 import pytest
-from fakes import METRICS, OBJECTIVES, limits, objectives
+from fakes import METRICS, OBJECTIVES, STEEP, STEEPER, limits, objectives
 from fakes import row as fake_row
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +22,6 @@ from quantlab.study.winner import Winner, choose
 
 EVEN = ((1.0, 1.0), (1.0, 1.0))
 """Every sample as hard as the next: any difference in SNR is distinguishable."""
-STEEP, STEEPER = ((1.0, 2.0), (3.0, 6.0)), ((2.0, 1.0), (6.0, 3.0))
-"""Settings that find other timesteps hard: which has the higher SNR depends on the resample."""
 
 
 def row(

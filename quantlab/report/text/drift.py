@@ -21,7 +21,9 @@ def drift_line(checks: Sequence[Check], name: str) -> str:
     if not is_noisy(checks):
         return ""
     times = join([f"{number(LATENCY_MS, check.latency_ms)} {_WHEN[check.when]}" for check in checks])
+    percent = 100 * spread(checks)
+    apart = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
     return (
-        f"the machine was noisy: {name} took {times}, a spread of {100 * spread(checks):.2g} % "
+        f"the machine was noisy: {name} took {times}, a spread of {apart} % "
         f"(at most {100 * TOLERANCE:g} % is normal); ignore smaller differences in latency"
     )

@@ -17,7 +17,7 @@ def placement_line(placement: Placement) -> str:
     free = f"{human_bytes(placement.free_bytes)} of {human_bytes(placement.total_bytes)} are free"
     if placement.other_bytes:
         free += f" (other processes hold {human_bytes(placement.other_bytes)})"
-    if placement.decision == "asked":
+    if placement.decision == "configured":
         sizes = f": {human_bytes(placement.weight_bytes)} of weights; {free}" if placement.total_bytes else ""
         return f"{where}, as lab.placement asks{sizes}"
     needs = (

@@ -44,7 +44,7 @@ class Trials:
         predictor: from layer sensitivities, where the sampler needs one.
         on_event: called with every setting that is measured, and with the two phases, `Phase.baselines` and
             `Phase.trials`.
-        should_stop: total before each setting.
+        should_stop: asked before each setting.
         setting_s: seconds that a setting takes, where that is known before any was measured.
     """
 
@@ -79,7 +79,7 @@ class Trials:
         store.optuna_study.sampler = make_sampler(sampler, seed, space, objectives, predictor, budget)
 
     def run(self) -> int:
-        """Measure until the study has all that it was total for, or the user stops it.
+        """Measure until the study has all that it was asked for, or the user stops it.
 
         Returns:
             How many settings were measured in this session.
@@ -106,7 +106,7 @@ class Trials:
         run_requests(self._executor, requests, self._should_stop)
 
     def _first(self, missing: Sequence[Setting]) -> Iterator[Request]:
-        """What a kill kept from being total, and the baselines."""
+        """What a kill kept from being asked, and the baselines."""
         while self._store.has_waiting:
             yield from self._proposed(self._store.optuna_study.ask())
         for setting in missing:

@@ -126,7 +126,7 @@ def test_a_grid_is_taken_up_again_only_for_the_same_model_and_evaluation(tmp_pat
     here = identity_anywhere(config, open_source(config.model).fingerprint)
     table = sensitivities({Int8Spec(0.0): [0.2, 0.1]}, [100, 100])
     save(dataclasses.replace(table, identity=FrozenDict(here)), sensitivity_file(tmp_path, "transformer"))
-    for changes, field in (({"dtype": Dtype.bfloat16}, "dtype 'float16'"), ({"call": {"height": 8}}, "pipeline call")):
+    for changes, field in (({"dtype": Dtype.bfloat16}, "dtype 'float16'"), ({"call": {"height": 8}}, "model.call")):
         with pytest.raises(StudyError, match=f"bench-tiny_sd3 was measured with {field}"):
             measure_grid(with_model(config, **changes), tmp_path)
 

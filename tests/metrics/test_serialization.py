@@ -27,7 +27,7 @@ def test_a_metric_that_ships_is_itself_again(one: Metric) -> None:
 def test_a_metric_of_ones_own_keeps_all_but_its_computation() -> None:
     own = metric(lambda output, reference: 0.0, name="own", direction="maximize", unit="V", label="voltage")
     back = through_json(own)
-    for field in ("name", "unit", "direction", "label", "interval", "paired", "fidelity", "aggregate", "title", "sign"):
+    for field in ("name", "unit", "direction", "label", "interval", "paired", "fidelity", "aggregate", "sign"):
         assert getattr(back, field) == getattr(own, field), field
     samples = tuple(
         dataclasses.replace(sample(index % 2, index // 2, 0.1), values={"own": float(index)}) for index in range(4)

@@ -16,7 +16,7 @@ def main(config: ExportConfig) -> int:
     with StudyStore.existing(config.results_dir, config.study) as store:
         study = load_view(store, config.budget or None, config.rule)
         if config.trial is not None:
-            row, reason = study.row(config.trial), "you chose it (trial=)"
+            row, reason = study.row(config.trial), "chosen by trial="
             folder = export_folder(study, row)
         else:
             winner = require_winner(study)

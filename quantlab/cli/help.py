@@ -57,8 +57,8 @@ def command_help(command: str, config: DictConfig, choices: Mapping[str, str | N
         lines += ["", f"{group}=NAME, now {chosen}:", *_columns(options)]
     lines += ["", "fields with their values:"]
     lines += [line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ..." for line in _fields(config)]
-    entries = ", ".join(_entries(command))
-    lines += ["", *textwrap.wrap(f"Any NAME may be given in {entries}.", WIDTH, break_on_hyphens=False)]
+    if entries := ", ".join(_entries(command)):
+        lines += ["", *textwrap.wrap(f"Any NAME may be given in {entries}.", WIDTH, break_on_hyphens=False)]
     return "\n".join([*lines, "", *textwrap.wrap(_HYDRA, WIDTH)])
 
 

@@ -189,7 +189,7 @@ class EventPrinter:
         )
 
     def _trials(self, event: TrialsEnded) -> None:
-        console.print(f"{count(event.measured, 'setting')} measured now; the study holds {event.known}")
+        console.print(f"measured {count(event.measured, 'setting')}; the study now holds {event.known}")
         if saved := saved_line(self._pruned):
             console.print(saved)
         for note in self._notes.values():

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from quantlab.cli.console import console, width
 from quantlab.cli.tables import rows_table
+from quantlab.config.commands import METRICS
 from quantlab.errors import StudyError
 from quantlab.metrics.memory import PEAK_MEMORY_BYTES
+from quantlab.metrics.metric import Metric
 from quantlab.report.calibration import calibration
 from quantlab.report.text import (
     calibration_line,
@@ -58,13 +60,22 @@ def require_winner(study: Study) -> Winner:
 
 
 def _print_rows(study: Study, title: str, rows: Sequence[Row], tied: Mapping[int, int]) -> None:
-    names = {metric.name for metric in study.objectives}
-    peak = [m for m in study.metrics if m.name == PEAK_MEMORY_BYTES.name and m.name not in names]
     scores = {spec: images.scores for spec, images in study.images.items()}
     number = study.winner.row.number if isinstance(study.winner, Winner) else None
-    columns = [*study.objectives, *peak]
     console.print(f"\n{title}")
-    console.print(rows_table(rows, columns, width(), scores, number, tied))
+    console.print(rows_table(rows, _columns(study), width(), scores, number, tied))
+
+
+def _columns(study: Study) -> list[Metric]:
+    """The objectives, then peak memory, what the budget limits and metrics beyond the usual ones."""
+    limited = {limit.metric for limit in study.budget.limits}
+    objectives = [metric.name for metric in study.objectives]
+    further = [
+        metric
+        for metric in study.metrics
+        if metric.name in {PEAK_MEMORY_BYTES.name, *limited} or metric.name not in METRICS
+    ]
+    return [*study.objectives, *(metric for metric in further if metric.name not in objectives)]
 
 
 def _reading(study: Study) -> Iterator[str]:

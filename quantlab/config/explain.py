@@ -47,7 +47,7 @@ def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> Qu
         group, _, value = error.missing_cfg_file.rpartition("/")
         return unknown(group, value, sorted(error.options or options(group)))
     if found := re.search(r"Could not override '([^']+)'.* Did you mean to override ([^ ?]+)\?", text):
-        return ConfigError(f"{found[1]!r} is no option of quantlab {command} (did you mean {found[2]!r}?)")
+        return ConfigError(f"quantlab {command} has no option {found[1]!r} (did you mean {found[2]!r}?)")
     if found := re.search(r"Could not (?:override|find) '([^']+)'|Key '([^']+)' (?:is )?not in", text):
         field = (found[1] or found[2]).partition("@")[0]
         return no_option(command, full_key if _covers(full_key, field) else field, overrides)
@@ -75,7 +75,7 @@ def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> Config
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     parent = _first_unknown(field, names).rpartition(".")[0]
     siblings = [name for name in names if name.rpartition(".")[0] == parent]
-    return ConfigError(f"{field!r} is no option of quantlab {command}{hint}; choose from {', '.join(siblings)}")
+    return ConfigError(f"quantlab {command} has no option {field!r}{hint}; choose from {', '.join(siblings)}")
 
 
 def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:

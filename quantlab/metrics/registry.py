@@ -144,13 +144,13 @@ def _module(place: str, field: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (place == error.name or place.startswith(f"{error.name}.")):
             raise  # what the module itself imports is not there: its own mistake
-        raise ConfigError(f"{field}={place!r} is no module that Python finds") from None
+        raise ConfigError(f"{field}={place!r} is not a module that Python can find") from None
 
 
 def _file(place: str, field: str) -> ModuleType:
     file = Path(place).expanduser().resolve()
     if not file.is_file():
-        raise ConfigError(f"{field}={place!r} is no file")
+        raise ConfigError(f"{field}={place!r} is not a file")
     return _run(file)
 
 

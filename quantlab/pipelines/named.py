@@ -45,8 +45,8 @@ def model_of(what: str, names: Sequence[str]) -> ModelConfig:
         near = nearest(what, names)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"model={what!r} is no folder and no model of conf/model/; choose from {', '.join(names)}, a folder in "
-            f"diffusers' format, or {HUB}OWNER/NAME.{hint}"
+            f"model={what!r} is neither a folder nor a model of conf/model/; choose from {', '.join(names)}, a "
+            f"folder in diffusers' format, or {HUB}OWNER/NAME.{hint}"
         )
     model.components = []  # the folder is looked at before they are known
     parts = _parts(model)

@@ -119,11 +119,11 @@ class Trials:
         yield from self._grid() if self._config.sampler.name is Sampler.grid else self._sampled()
 
     def _settings_wanted(self) -> float:
-        """How many settings the study is to hold; what sensitivities measured besides the baselines comes on top."""
+        """How many settings the study is to hold: the baselines at least, and what sensitivities measured on top."""
         compared = {setting.spec for setting in self._baselines}
         more = {row.spec for row in self._known.values() if row.source is Source.sensitivity} - compared
         n_trials = self._config.sampler.n_trials
-        total = math.inf if n_trials is None else n_trials + len(more)
+        total = math.inf if n_trials is None else max(n_trials, len(compared)) + len(more)
         if self._config.sampler.name is not Sampler.grid:
             return total
         grid = {self._space.setting(params).spec for params in self._space.grid()}

@@ -37,7 +37,7 @@ from quantlab.config import COMMANDS
         ("sweep rule=cheapest", ["rule='cheapest'", "ideal_point", "memory_bytes"]),
         ("sweep objectives=[snr]", ["objectives='snr'", "snr_db"]),
         ("sweep objectives=[]", ["objectives=[]", "at least one metric"]),
-        ("sweep metrics=[nowhere.py]", ["metrics='nowhere.py'", "no file"]),
+        ("sweep metrics=[nowhere.py]", ["metrics='nowhere.py'", "not a file"]),
         ("sweep device=gpu", ["device='gpu'", "cuda"]),
         ("sweep model.dtype=float61", ["model.dtype='float61'", "Did you mean 'float16'"]),
         ("sweep budget.memory_bytes.max=little", ["budget.memory_bytes.max='little'", "2.2GB"]),

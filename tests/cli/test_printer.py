@@ -113,7 +113,7 @@ def test_the_end_of_the_trials_says_what_was_measured_saved_and_noted(
 
     rows = [whole, pruned(1, 6), pruned(2, 4)]
     lines = said(capsys, config, *(RowMeasured(one, one.number, None) for one in rows), TrialsEnded(3, 9, False))[3:]
-    assert lines[0] == "3 settings measured now; the study holds 9"
+    assert lines[0] == "measured 3 settings; the study now holds 9"
     assert "saved 22 of 32 forwards" in lines[1]
     assert lines[2].startswith("note: ")
     assert "proj_out" in lines[2]

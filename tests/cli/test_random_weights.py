@@ -174,7 +174,7 @@ def test_report_and_export_say_it_again(own: Study) -> None:
     assert "fidelity was ignored" in said(export.main, compose("export", where))
     assert MEANINGLESS in (own.folder / "winner" / "README.md").read_text()
     number = next(row.number for row in own.rows if not row.spec.is_reference)
-    assert "you chose it" in said(export.main, compose("export", [*where, f"trial={number}"]))
+    assert "chosen by trial=" in said(export.main, compose("export", [*where, f"trial={number}"]))
     assert MEANINGLESS in (own.folder / f"trial-{number}" / "README.md").read_text()
 
 

@@ -300,8 +300,8 @@ def test_a_loaded_pipeline_s_fingerprint_is_that_of_its_weights():
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("tiny_sd", r"model='tiny_sd' is no folder and no model of conf/model/.*Did you mean 'tiny_sd3'\?"),
-        ("nothing/like/it", r"is no folder and no model of conf/model/; choose from .*hub:OWNER/NAME"),
+        ("tiny_sd", r"model='tiny_sd' is neither a folder nor a model of conf/model/.*Did you mean 'tiny_sd3'\?"),
+        ("nothing/like/it", r"is neither a folder nor a model of conf/model/; choose from .*hub:OWNER/NAME"),
         (3, "a int is no pipeline of diffusers"),
     ],
 )

@@ -130,9 +130,9 @@ def test_without_an_objective_there_is_nothing_to_optimise() -> None:
     [
         ("{file}:max_eror", r"own_metrics\.py has no 'max_eror'; it has .*Did you mean 'max_error'\?"),
         ("{file}:NUMBER", "is a int, not a function or a metric"),
-        ("{folder}/absent.py:f", r"absent\.py' is no file"),
-        ("no_such_module:f", "metrics='no_such_module' is no module that Python finds"),
-        ("quantlab.no_such:f", r"metrics='quantlab\.no_such' is no module that Python finds"),
+        ("{folder}/absent.py:f", r"absent\.py' is not a file"),
+        ("no_such_module:f", "metrics='no_such_module' is not a module that Python can find"),
+        ("quantlab.no_such:f", r"metrics='quantlab\.no_such' is not a module that Python can find"),
         ("{folder}/empty.py", "defines no metric; name a function of it"),
     ],
 )

@@ -28,7 +28,7 @@ def test_a_repository_is_asked_for_only_behind_hub(monkeypatch):
     model = model_of("hub:owner/name", NAMES)
     assert (model.name, model.path, model.repo, model.components) == ("name", None, "owner/name", ["transformer"])
     assert asked == [("owner/name", None, None)]
-    with pytest.raises(ConfigError, match="is no folder and no model of conf/model/"):
+    with pytest.raises(ConfigError, match="is neither a folder nor a model of conf/model/"):
         model_of("owner/name", NAMES)
     assert len(asked) == 1
 

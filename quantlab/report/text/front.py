@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def front_size(study: Study) -> str:
-    """How many quantized settings are on the front, and where some tie how many of them are distinguishable."""
+    """How many quantized settings are on the front, and where some tie how many of them are distinguishable.
+
+    Baselines that no search asked for cannot win, so they are counted apart.
+    """
     members = [row for row in study.front_rows if not row.spec.is_reference]
     words = f"{len(members)} on the front"
+    if outside := sum(not row.eligible for row in members):
+        words += f" ({count(outside, 'baseline')} outside the space among them)"
     compared = [metric for metric in judged(study.objectives, study.fidelity_is_meaningful) if _is_resampled(metric)]
     if not any(interval(m, row.measurement.samples) for m in compared for row in members if row.measurement):
         return words

@@ -20,7 +20,7 @@ NO_TORCHVISION, NO_WEIGHTS, UNREADABLE = "no_torchvision", "no_backbone_weights"
 
 def unavailable() -> str | None:
     """A code of why LPIPS cannot be computed here; None where it can."""
-    if importlib.util.find_spec("torchvision") is None:
+    if not _has_torchvision():
         return NO_TORCHVISION
     file = backbone_file()
     if not file.is_file():
@@ -48,6 +48,10 @@ def backbone_file() -> Path:
     import torch
 
     return Path(os.path.join(torch.hub.get_dir(), "checkpoints", BACKBONE))
+
+
+def _has_torchvision() -> bool:
+    return importlib.util.find_spec("torchvision") is not None
 
 
 @functools.cache

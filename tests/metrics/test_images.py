@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def test_scores_are_means_over_the_pairs() -> None:
 
 
 def test_lpips_is_told_to_be_missing_where_torchvision_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lpips, "_has_torchvision", lambda: False)
     scores, unavailable = image_scores([picture(16)], [picture(16)])
     assert "lpips" not in scores
     assert unavailable == {"lpips": lpips.NO_TORCHVISION}
@@ -74,7 +73,7 @@ def test_a_metric_whose_window_does_not_fit_the_images_is_told_to_be_missing() -
 @pytest.fixture
 def torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """As if torchvision were installed, with an empty hub folder; the place of the backbone's weights."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(lpips, "_has_torchvision", lambda: True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     return tmp_path / "checkpoints" / lpips.BACKBONE

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from quantlab.cli.app import run
 from quantlab.cli.help import usage
+from quantlab.cli.streams import outlive_streams
 from quantlab.config import COMMANDS
 from quantlab.errors import QuantlabError, unknown
 
@@ -14,17 +16,15 @@ from quantlab.errors import QuantlabError, unknown
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit with its status.
 
-    0: it is done. 1: it was stopped, its output was closed, or an exported config did not give the measured outputs.
-    2: a user's mistake, or no setting keeps the budget. 130: Ctrl-C at once.
+    0: it is done. 1: it was stopped, or an exported config did not give the measured outputs. 2: a user's mistake, the
+    machine's (a full disk, say), or no setting keeps the budget. 128 and a signal's number: it was ended at once, by
+    Ctrl-C (130), SIGTERM (143) or SIGHUP (129). A traceback, also with 1, is a bug of quantlab's or of a metric's.
     """
+    outlive_streams()
     try:
-        try:
-            _main(argv)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
-        sys.exit(1)
+        _main(argv)
+    finally:
+        sys.stdout.flush()
 
 
 def _main(argv: list[str] | None) -> None:
@@ -41,9 +41,9 @@ def _main(argv: list[str] | None) -> None:
     except QuantlabError as error:
         print(f"quantlab: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("quantlab: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(interruption, "number", signal.SIGINT))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from quantlab.errors import ModelError
+
+SCRATCH = ".quantlab-"
+"""What the names of files begin with that are still being written."""
 
 
 def cache_folder(*names: str) -> Path:
@@ -32,16 +39,55 @@ def cache_folder(*names: str) -> Path:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A scratch path beside ``path`` that becomes it at the end; after a failure nothing is left."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    scratch = Path(name)
+    """A scratch path beside ``path`` that becomes it at the end; after a failure nothing is left.
+
+    Raises:
+        OSError: naming ``path``, where it cannot be written, whichever library writes it.
+    """
+    scratch = path
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH, suffix=path.suffix)
+        os.close(handle)
+        scratch = Path(name)
         yield scratch
         scratch.chmod(0o666 & ~_umask())  # a scratch file is its owner's alone, the file is everybody's
         scratch.replace(path)
+    except Exception as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        if scratch != path:
+            scratch.unlink(missing_ok=True)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what a kill left half-written in a folder and those below it."""
+    for file in folder.rglob(f"{SCRATCH}*"):
+        file.unlink(missing_ok=True)
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: where it is no JSON, saying why.
+        OSError: where it cannot be read.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _system_error(error: Exception) -> int | None:
+    """Number of the operating system's error that kept a scratch file from being written; None for any other error."""
+    if isinstance(error, OSError):
+        name = SCRATCH if error.filename is None else Path(os.fsdecode(error.filename)).name
+        return (error.errno or errno.EIO) if name.startswith(SCRATCH) else None
+    found = re.search(r"\bcode: (\d+), kind:", str(error))  # how a library in Rust tells it
+    return int(found[1]) if found else None
 
 
 def _umask() -> int:

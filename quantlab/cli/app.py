@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab.cli.flags import split
 from quantlab.cli.help import command_help
 from quantlab.config.compose import register_schemas, typed
 from quantlab.config.explain import explain
@@ -21,7 +22,10 @@ from quantlab.config.paths import conf_dir
 from quantlab.errors import QuantlabError
 from quantlab.pipelines.quiet import hush
 
-_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
+_OF_THE_MACHINE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ETXTBSY, errno.ENFILE, errno.ESTALE),
+}
 """Errors of the operating system that a user can fix; any other one is a bug and shows its traceback."""
 
 _HELP = ("-h", "--help")
@@ -36,11 +40,12 @@ def run(command: str, arguments: list[str]) -> None:
     hush()
     register_schemas()
     wants_help = any(word in _HELP for word in arguments)
-    words = [word for word in arguments if word not in _HELP]
-    status = 0
+    words, flags = split([word for word in arguments if word not in _HELP])
+    status, composed = 0, False
 
     def task(config: DictConfig) -> None:
-        nonlocal status
+        nonlocal status, composed
+        composed = True
         try:
             if wants_help:
                 print(_help(command, config))
@@ -48,24 +53,26 @@ def run(command: str, arguments: list[str]) -> None:
             status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed(command, config, words)))
         except (HydraException, OmegaConfBaseException) as error:
             raise RuntimeError("a bug: the configuration was already composed") from error
-        except QuantlabError as error:  # Hydra would print a heading of its own before it
-            _end(str(error))
-        except BrokenPipeError:  # as above; `quantlab.__main__` empties the output
-            sys.exit(1)
-        except OSError as error:
-            if error.errno not in _OF_THE_MACHINE:
-                raise
-            _end(str(error))
+        except (QuantlabError, OSError) as error:  # Hydra would print a heading of its own before it
+            _end(error)
 
-    sys.argv = [f"quantlab {command}", *prepared(command, words)]
+    sys.argv = [f"quantlab {command}", *prepared(command, words), *flags]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(command, error, words) from None
+    except OSError as error:
+        _end(error, fixable=not composed)  # until then, it is of Hydra's own folders
     sys.exit(status)
 
 
-def _end(message: str) -> None:
+def _end(error: QuantlabError | OSError, fixable: bool = False) -> None:
+    """End with an error in one line; what is a bug is raised again."""
+    message = str(error)
+    if isinstance(error, OSError) and not isinstance(error, QuantlabError):
+        if not fixable and error.errno not in _OF_THE_MACHINE:
+            raise error
+        message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
     print(f"quantlab: error: {message}", file=sys.stderr)
     sys.exit(2)
 

@@ -29,9 +29,11 @@ def follow(run: Callable[..., Study], config: StudyConfig) -> int:
         QuantlabError: as of the session, and where no setting keeps the budget.
     """
     printer = EventPrinter(config)
-    with printer, Interrupt(lambda: printer.measures_settings, _stopping) as interrupt:
+    with printer, Interrupt(lambda: printer.can_stop, _stopping) as interrupt:
         study = run(config, printer, interrupt.should_stop)
-    if printer.stopped:
+    if interrupt.should_stop() and study.verification is None:
+        if not printer.stopped:
+            console.print("stopped; the same command continues")
         return 1
     print_study(study)
     require_winner(study)
@@ -40,7 +42,7 @@ def follow(run: Callable[..., Study], config: StudyConfig) -> int:
 
 def _stopping() -> None:
     with contextlib.suppress(RuntimeError):  # it came while something else was being written
-        console.print("stopping after the setting in flight; press Ctrl-C again to stop at once")
+        console.print("stopping after what is in flight; press Ctrl-C again to stop at once")
 
 
 def _print_files(study: Study) -> int:

@@ -50,6 +50,9 @@ _TITLES = {
     Phase.verification: "verifying the exported configuration",
 }
 
+_WHOLE = (Phase.opening, Phase.sensitivities, Phase.noise_floor)
+"""Parts that nobody can stop but by ending the process; what they have measured by then is kept."""
+
 _STEPS = {Phase.baselines: "setting", Phase.trials: "setting", Phase.images: "image"}
 """What a step of a part is called, where people know it by a name."""
 
@@ -63,7 +66,8 @@ class EventPrinter:
         clock: seconds since any moment.
 
     Attributes:
-        stopped: whether the session ended because the user asked for it.
+        stopped: whether the user asked for the end while settings were measured.
+        can_stop: whether a request to stop is heeded soon, so that there is a good moment for it.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class EventPrinter:
         self._objectives: tuple[Metric, ...] = measured(config.metrics, config.objectives)[1]
         self._progress = progress or (Bar() if console.is_terminal else Lines())
         self.stopped = False
-        self._phase: Phase | None = None
+        self.can_stop = False
         self._settings: int | None = None
         self._done, self._total, self._began = 0, 0, 0.0
         self._notes: dict[tuple[str, str], LargeSkipEntry] = {}
@@ -87,11 +91,6 @@ class EventPrinter:
     ) -> None:
         self._progress.end()
 
-    @property
-    def measures_settings(self) -> bool:
-        """Whether settings are measured one after another just now, so that there is a good moment to stop."""
-        return self._phase in (Phase.baselines, Phase.trials)
-
     def __call__(self, event: Event) -> None:
         """Print one event; what is told at the end with the study's tables is left out here."""
         match event:
@@ -104,7 +103,6 @@ class EventPrinter:
             case PhaseAdvanced():
                 self._progress.advance(event.done, event.total, event.name)
             case PhaseEnded():
-                self._phase = None
                 self._progress.end()
             case RowMeasured():
                 self._row(event)
@@ -141,7 +139,8 @@ class EventPrinter:
         console.print(placement_line(description.placement))
 
     def _begin(self, event: PhaseStarted) -> None:
-        self._phase, self._done, self._total, self._began = event.phase, 0, event.total or 0, self._clock()
+        self.can_stop = event.phase not in _WHOLE
+        self._done, self._total, self._began = 0, event.total or 0, self._clock()
         title, step = _TITLES[event.phase], _STEPS.get(event.phase)
         steps = count(event.total, step) if step and event.total else ""
         if event.estimate_s is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantlab.cli.console import console
-from quantlab.config import VerifyConfig
+from quantlab.config import ExecutorConfig, VerifyConfig
 from quantlab.errors import ConfigError, MeasurementError, StudyError
 from quantlab.executors import LabSetup, Verify, open_executor
 from quantlab.export import configs_for_verification, export_folder, read_export
@@ -26,7 +26,7 @@ def main(config: VerifyConfig) -> int:
         made = study.config
         setup = LabSetup(made.model, made.evaluation, config.device, made.lab, samples_file=samples)
         equal = True
-        with open_executor(setup, made.executor) as executor:
+        with open_executor(setup, ExecutorConfig()) as executor:  # never one that a received study names
             for row, task in tasks:
                 outcome = executor.submit(task).result()
                 if isinstance(outcome, Failure):

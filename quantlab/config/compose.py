@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from hydra import compose as hydra_compose
@@ -18,6 +18,7 @@ from quantlab.config.commands import COMMANDS
 from quantlab.config.explain import explained, no_option
 from quantlab.config.overrides import prepared
 from quantlab.config.paths import conf_dir, sweeps_parent
+from quantlab.errors import ConfigError
 
 
 def register_schemas() -> None:
@@ -53,7 +54,10 @@ def typed(command: str, config: DictConfig, overrides: Sequence[str] = ()) -> An
     with explained(command, overrides):
         for name in _beyond_schema(config):
             raise no_option(command, name, overrides)
-        return _to_dataclass(config)
+        value = _to_dataclass(config)
+    for name, entry in _not_plain(value):
+        raise ConfigError(f"{name} holds {entry!r}; each entry must be a single value")
+    return value
 
 
 def to_yaml(config: Any) -> str:
@@ -73,6 +77,19 @@ def _to_dataclass(config: Any) -> Any:
     value = OmegaConf.to_object(config)
     assert is_dataclass(value)
     return value
+
+
+def _not_plain(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Entries that are no single values, of lists that hold such, with the lists' names."""
+    hints = get_type_hints(type(config))
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if is_dataclass(value):
+            yield from _not_plain(value, f"{name}.")
+        for place, found in value.items() if isinstance(value, dict) else [("", value)]:
+            if isinstance(found, list) and "Any" not in str(hints[field.name]):
+                whole = f"{name}.{place}" if place else name
+                yield from ((whole, entry) for entry in found if isinstance(entry, list | dict) or entry is None)
 
 
 def _beyond_schema(config: DictConfig, prefix: str = "") -> Iterator[str]:

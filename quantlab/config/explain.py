@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -17,9 +18,6 @@ from quantlab.config.overrides import parse, values
 from quantlab.config.schema import field_names, groups, options
 from quantlab.config.study import LimitConfig
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
-
-_UNREADABLE = ("mismatched input", "no viable alternative", "extraneous input", "token recognition error")
-"""Parts of what the parser of overrides says."""
 
 
 @contextlib.contextmanager
@@ -53,11 +51,31 @@ def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> Qu
         return no_option(command, full_key if _covers(full_key, field) else field, overrides)
     if isinstance(error, MissingMandatoryValue) and (found := re.search(r"(?:value: |full_key: )(\S+)", str(error))):
         return ConfigError(f"{found[1]}=VALUE must be given to quantlab {command}")
-    if isinstance(error, OverrideParseException) and "missing EQUAL" in text:
-        return ConfigError(f"{error.override!r} must be written as OPTION=VALUE")
-    if isinstance(error, OverrideParseException) or any(part in text for part in _UNREADABLE):
-        return ConfigError(f"{text[:200]}; quote values that hold spaces, brackets or commas")
+    if found := re.search(r"Ambiguous value for argument '(([^=]+)=(.*?))' 1\. ", text):
+        whole, key, value = found.groups()
+        return ConfigError(
+            f"{whole!r} has several values: write {shlex.quote(f'{key}=[{value}]')} for a list, "
+            f"{shlex.quote(_quoted(key, value))} for text, or add -m to run each"
+        )
+    if isinstance(error, OverrideParseException):
+        return unreadable(str(error.override))
     return _wrong_value(full_key, str(getattr(error, "msg", None) or cause).splitlines()[0], overrides)
+
+
+def unreadable(word: str) -> ConfigError:
+    """The error for a word that is no override, with the quotes that make it one."""
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        return ConfigError(f"{word!r} must be written as OPTION=VALUE")
+    if parse(quoted := _quoted(key, value)) is None:
+        return ConfigError(f"{word!r} cannot be read as OPTION=VALUE")
+    return ConfigError(f"{word!r} cannot be read; if {value!r} is text, write {shlex.quote(quoted)}")
+
+
+def _quoted(key: str, value: str) -> str:
+    """An override whose value is text, whatever is in it."""
+    escaped = value.replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> ConfigError:
@@ -87,6 +105,8 @@ def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> Quant
         key, value = override.key_or_group, values(override)[0]
         if "is not a ListConfig, list or tuple" in message:
             return ConfigError(f"{key}={value} must be a list, such as [{value}]")
+        if "NoneType" in message:
+            return ConfigError(f"{full_key}=null must be a value")
         if "Cannot assign" in message:
             return ConfigError(f"{key}={value} must hold entries; write {key}.NAME=VALUE")
         if "is not a subclass of LimitConfig" in message:

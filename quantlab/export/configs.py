@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.errors import QuantlabError, StudyError
+from quantlab.files import read_json
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.spec import PipelineSpec
 from quantlab.spec.conversion import from_config
@@ -103,7 +104,7 @@ def read_export(folder: Path) -> Export:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text())
+        return read_json(file)
     except FileNotFoundError:
         raise StudyError(f"{file} is not there; write it with quantlab export study=NAME") from None
     except ValueError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
+import keyword
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from quantlab.config import ModelConfig, Weights
 from quantlab.errors import ConfigError, ModelError, unknown
 from quantlab.export.configs import CONFIG_FILE
-from quantlab.pipelines.fetch import fetch, has_variant, locate
+from quantlab.files import read_json
+from quantlab.pipelines.fetch import fetch, locate
+from quantlab.pipelines.folder import has_variant
 from quantlab.spec import PipelineSpec
 
 _WIDTH = 110
@@ -46,8 +49,9 @@ def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: st
         ConfigError, ModelError: where the pipeline cannot be found or read, or lacks a component of the setting.
     """
     index = pipeline_index(model)
+    name = re.sub(r"[^\w .:/+-]", "_", model.name)  # what a study or a model says becomes no code
     parts = [_part(index, name) for name, one in spec.items() if one.to_config() is not None]
-    pipeline = str(index["_class_name"])
+    pipeline = _identifier(index["_class_name"], "_class_name")
     diffusers = sorted({"BitsAndBytesConfig", pipeline, *(part.cls for part in parts if part.library == "diffusers")})
     others = sorted({part.library for part in parts} - {"diffusers"})
     loads = [line for part in parts for line in _load(model, part)]
@@ -56,7 +60,7 @@ def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: st
     given = [f"{part.name}={part.name}" for part in parts]
     to_device = ["if torch.cuda.is_available():", "    pipe.to('cuda')"] if on_cpu else ["pipe.to('cuda')"]
     lines = [
-        f'"""Loads {model.name} in the setting that quantlab exported{remark}; see README.md beside this file."""',
+        f'"""Loads {name} in the setting that quantlab exported{remark}; see README.md beside this file."""',
         *(["", cpu_source()] if on_cpu else []),
         "",
         *(["# From here on: the pipeline.", ""] if on_cpu else []),
@@ -92,7 +96,7 @@ def pipeline_index(model: ModelConfig) -> dict[str, Any]:
         return {"_class_name": model.architecture.pipeline, **parts}
     file = fetch(model) / "model_index.json"
     try:
-        return dict(json.loads(file.read_text()))
+        return dict(read_json(file))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
 
@@ -113,7 +117,18 @@ def _part(index: dict[str, Any], name: str) -> _Part:
     if name not in known:
         raise unknown("model.components", name, known)
     library, cls = known[name]
-    return _Part(name, str(library), str(cls))
+    return _Part(_identifier(name, "part"), _identifier(library, name), _identifier(cls, name))
+
+
+def _identifier(value: Any, what: str) -> str:
+    """A name that stands in the script as it is.
+
+    Raises:
+        ModelError: for anything else, which would become code.
+    """
+    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value):
+        raise ModelError(f"model_index.json has {what}={value!r}, which is no name of Python's")
+    return value
 
 
 def _source(model: ModelConfig) -> str:

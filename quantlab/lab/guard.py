@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from quantlab.bnb.raised import is_out_of_memory
 from quantlab.errors import DeviceLostError, OutOfMemoryError
-from quantlab.lab.memory import collect, device_memory, first_words, is_out_of_memory, settled_bytes
+from quantlab.lab.memory import collect, device_memory, first_words, settled_bytes
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, NonFiniteOutputError
 from quantlab.pipelines.call import Caller
 
 Image8 = np.ndarray[Any, np.dtype[np.uint8]]
@@ -22,13 +22,24 @@ def to_8_bit(image: Any) -> Image8:
 
     Raises:
         ConfigError: for what is no image, such as a video.
+        NonFiniteOutputError: where it holds NaN or infinity.
     """
     values = np.asarray(image)
     if values.ndim != 3:
         raise ConfigError(
             f"the pipeline generates no image but an array of shape {values.shape}; set evaluation.images=0"
         )
+    if not np.isfinite(values).all():
+        raise NonFiniteOutputError("the image holds NaN or infinity")
     return (values * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def reference_to_8_bit(image: Any) -> Image8:
+    """The same of a reference image; one that is not finite is black, so that it scores nothing."""
+    try:
+        return to_8_bit(image)
+    except NonFiniteOutputError:
+        return np.zeros(np.shape(image), np.uint8)
 
 
 def generated(

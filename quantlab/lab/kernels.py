@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from quantlab.bnb.raised import in_one_line, is_bug, is_out_of_memory
 from quantlab.errors import KernelError, QuantlabError
-from quantlab.lab.memory import is_out_of_memory
-
-_PACKAGE = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
@@ -29,24 +25,9 @@ def kernel_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, QuantlabError) or is_out_of_memory(error) or _is_bug(error):
+        if isinstance(error, QuantlabError) or is_out_of_memory(error) or is_bug(error):
             raise
-        first = " ".join(str(error).split())[:300]
-        raise KernelError(f"{type(error).__name__}: {first}" if first else type(error).__name__) from error
-
-
-def _is_bug(error: Exception) -> bool:
-    """Whether an error was raised by a line of quantlab, and is none of those by which torch's own code refuses.
-
-    What torch raises outside of Python has our line as its innermost one; hence those three types.
-    """
-    if isinstance(error, RuntimeError | ValueError | NotImplementedError):
-        return False
-    innermost = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name != "__getattr__":  # of a module: the line that asks for the attribute counts
-            innermost = frame.f_code.co_filename
-    return Path(innermost).is_relative_to(_PACKAGE)
+        raise KernelError(in_one_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -106,15 +106,15 @@ class SensitivityMeasurer:
 
     def _kept(self, file: Path, lines: Callable[[], _Lines], count: int) -> pd.DataFrame:
         """So many lines that a file holds; where it is new or damaged they are measured, and it holds them."""
-        with contextlib.suppress(OSError, pa.ArrowException):
-            if file.exists() and len(frame := pd.read_parquet(file)) == count:
+        with contextlib.suppress(OSError, ValueError, LookupError, pa.ArrowException):
+            if file.exists() and len(frame := pd.read_parquet(file, page_checksum_verification=True)) == count:
                 return frame
         self._check()
         start = time.perf_counter()
         frame = pd.DataFrame(lines())
         self._measured_s += time.perf_counter() - start
         with written(file) as scratch:
-            frame.to_parquet(scratch, index=False)
+            frame.to_parquet(scratch, index=False, write_page_checksum=True)
         return frame
 
     def _errors(self, sample: Sample, on_progress: Callable[[int], None]) -> _Lines:

@@ -15,6 +15,7 @@ import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from quantlab.bnb.raised import is_out_of_memory
 from quantlab.config.units import human_bytes
 from quantlab.errors import OutOfMemoryError
 
@@ -138,14 +139,3 @@ def collect(device: torch.device) -> None:
 def settled_bytes(device: torch.device) -> int:
     """Bytes that the allocator has handed out on a CUDA device; 0 on a CPU, which keeps no such count."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-
-
-_SAID_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What is raised as a plain RuntimeError: by torch's CPU allocator, and by CUDA outside of torch's allocator."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID_OF_MEMORY)

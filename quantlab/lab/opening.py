@@ -12,9 +12,11 @@ import torch
 
 from quantlab.bnb import layers as bnb_layers
 from quantlab.config import Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
 from quantlab.lab.assembly import Assembly
+from quantlab.lab.libraries import check_libraries
 from quantlab.lab.memory import collect, device_memory, limit_memory, out_of_memory_explained
 from quantlab.lab.placement import Plan, check_sensitivities_fit, decide
 from quantlab.lab.provenance import provenance
@@ -74,7 +76,8 @@ def open_parts(
 ) -> Opened:
     """Open a lab; arguments and errors as of `quantlab.lab.Lab`."""
     start = time.perf_counter()
-    _check(evaluation)
+    check_ranges("evaluation", evaluation)
+    check_libraries()
     cache_bytes = _size(config.layer_cache, "lab.layer_cache", 0)
     limit_bytes = _size(config.memory_limit, "lab.memory_limit", LEAST_LIMIT)
     where = resolve_device(device)
@@ -107,14 +110,6 @@ def open_parts(
             open_s=open_s,
             recording_s=recording_s,
         )
-
-
-def _check(evaluation: EvaluationConfig) -> None:
-    if evaluation.warmup is not None and evaluation.warmup < 1:
-        raise ConfigError(f"evaluation.warmup={evaluation.warmup} must be at least 1, or null for as many as it takes")
-    for name in ("held_out", "images"):
-        if getattr(evaluation, name) < 0:
-            raise ConfigError(f"evaluation.{name}={getattr(evaluation, name)} must be at least 0 (0 leaves that out)")
 
 
 def _size(value: Any, field: str, least: float) -> float | None:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from quantlab.config import EvaluationConfig, ModelConfig
 from quantlab.errors import ConfigError, StudyError
-from quantlab.lab.images import to_8_bit
+from quantlab.lab.images import reference_to_8_bit
 from quantlab.pipelines import tensors
 from quantlab.pipelines.call import Caller
 
@@ -110,7 +109,7 @@ def record(
             output = call(model.prompts[index % len(model.prompts)], evaluation.seed + index, output_type)
         _check_called(components, {name for name, _, _ in calls}, f"by {type(call.pipeline).__name__}")
         if index < images:
-            generated.append(torch.from_numpy(to_8_bit(output[0])))
+            generated.append(torch.from_numpy(reference_to_8_bit(output[0])))
         if index in indices:
             by_prompt.append(_chosen(calls, index, call.steps(len(calls)), evaluation.timesteps))
     samples = _interleaved(by_prompt)
@@ -175,6 +174,8 @@ def _recorder(components: Mapping[str, nn.Module]) -> Iterator[list[_Call]]:
             if not isinstance(output[0], torch.Tensor):
                 kind = type(output[0]).__name__
                 raise ConfigError(f"model.components={name!r} gives a {kind}, not a tensor, and cannot be compared")
+            if not torch.isfinite(output[0]).all():
+                raise ConfigError(_not_finite(name, output[0].dtype))
             calls.append((name, inputs, _copy(output[0])))
 
         return keep
@@ -188,6 +189,13 @@ def _recorder(components: Mapping[str, nn.Module]) -> Iterator[list[_Call]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _not_finite(name: str, dtype: torch.dtype) -> str:
+    """What is said of a reference that gives NaN or infinity."""
+    other = {torch.float16: "bfloat16", torch.bfloat16: "float32"}.get(dtype)
+    wish = f"; try model.dtype={other}" if other else ""
+    return f"model.components={name!r} gives NaN or infinity without any quantization in {dtype}{wish}"
 
 
 def _copy(value: Any) -> Any:
@@ -220,6 +228,6 @@ def load(path: Path, device: torch.device) -> SampleSet:
         value = tensors.load(path, device)
         samples = [Sample(**entry) for entry in value["samples"]]
         images = [image.cpu() for image in value["images"]]
-    except (ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the sample set again") from error
     return sample_set(samples, images)

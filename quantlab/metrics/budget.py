@@ -59,6 +59,22 @@ class Budget:
         return all(miss <= 0 for miss in self.misses(metrics).values())
 
 
+_POSITIVE = ("bytes", "ms", "bit")
+"""Units of what no setting has none of."""
+
+
+def _is_out_of_reach(metric: Metric, bound: str, value: float) -> bool:
+    """Whether a limit is beyond equality with the reference, or asks for no memory or no time."""
+    if bound == "max" and metric.unit in _POSITIVE:
+        return value <= 0
+    best = metric.identical
+    return (
+        best is not None
+        and bound == ("min" if metric.direction == "maximize" else "max")
+        and metric.sign * value < metric.sign * best
+    )
+
+
 def parse_budget(config: Mapping[str, LimitConfig], metrics: Sequence[Metric], meaningful: bool = True) -> Budget:
     """The budget that a configuration means.
 
@@ -85,5 +101,8 @@ def parse_budget(config: Mapping[str, LimitConfig], metrics: Sequence[Metric], m
         values = {bound: quantity(v, by_name[name].unit, f"budget.{name}.{bound}") for bound, v in given.items()}
         if len(values) == 2 and values["min"] > values["max"]:
             raise ConfigError(f"budget.{name}.min={given['min']} is above budget.{name}.max={given['max']}")
+        for bound, value in values.items():
+            if _is_out_of_reach(by_name[name], bound, value):
+                raise ConfigError(f"budget.{name}.{bound}={given[bound]} is beyond what any setting can have")
         limits += [Limit(name, bound, value, by_name[name].unit) for bound, value in values.items()]
     return Budget(tuple(limits))

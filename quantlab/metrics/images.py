@@ -21,6 +21,9 @@ _WINDOW = 11
 TOO_SMALL = "too_small"
 """Why an image metric was not computed: the images are smaller than its window."""
 
+BLANK = "blank_reference"
+"""Why an image metric leaves out pairs, or was not computed: a reference image is of a single colour."""
+
 
 @dataclass(frozen=True)
 class ImageMetric:
@@ -91,11 +94,15 @@ def scale_weights(side: int) -> tuple[float, ...]:
 def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[dict[str, float], dict[str, str]]:
     """Each metric's mean over pairs of 8-bit RGB images, and why the others were not computed, by name.
 
-    MS-SSIM has as many scales as `scale_weights` allows; LPIPS is computed where nothing has to be downloaded.
+    A reference image of a single colour shows nothing, and any setting would equal it: its pair is left out, and the
+    metrics say so. MS-SSIM has as many scales as `scale_weights` allows; LPIPS is computed where nothing has to be
+    downloaded.
     """
     scores: dict[str, float] = {}
     missing: dict[str, str] = {}
-    pairs = [(_to_tensor(a), _to_tensor(b)) for a, b in zip(images, references, strict=True)]
+    shown = [pair for pair in zip(images, references, strict=True) if not _is_blank(pair[1])]
+    blank = len(shown) < len(references)
+    pairs = [(_to_tensor(a), _to_tensor(b)) for a, b in shown]
     for metric in IMAGE_METRICS.values():
         reason = metric.unavailable()
         values = [] if reason else [metric.score(a, b) for a, b in pairs]
@@ -104,7 +111,14 @@ def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[
             scores[metric.name] = sum(known) / len(known)
         elif pairs:
             missing[metric.name] = reason or TOO_SMALL
+        if blank and not reason:
+            missing[metric.name] = BLANK
     return scores, missing
+
+
+def _is_blank(image: Image) -> bool:
+    """Whether an image is of a single colour."""
+    return all(least == most for least, most in image.convert("RGB").getextrema())  # type: ignore[misc]
 
 
 def _to_tensor(image: Image) -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from quantlab.errors import ConfigError, nearest
+from quantlab.bnb.raised import in_one_line, is_bug, is_out_of_memory
+from quantlab.errors import ConfigError, QuantlabError, nearest
 from quantlab.pipelines import tensors
 
 if TYPE_CHECKING:
@@ -58,19 +58,29 @@ class Caller:
         """The first output of the pipeline's own ``__call__`` for one prompt from one seed."""
         generator = torch.Generator("cpu").manual_seed(seed)
         given = self._inputs(self.pipeline, prompt, seed)
+        given |= {"generator": generator, "output_type": output_type, "return_dict": False}
+        self._check(given)
         known = contextlib.nullcontext() if self._embeddings is None else self._embeddings.used(self.pipeline, prompt)
-        fixed = {"generator": generator, "output_type": output_type, "return_dict": False}
         try:
             with known:
-                return self.pipeline(**given, **fixed, **self._call)[0]
+                return self.pipeline(**given, **self._call)[0]
+        except Exception as error:  # a pipeline raises whatever it likes for arguments that it does not take
+            if isinstance(error, QuantlabError | _EmbeddedError) or is_out_of_memory(error) or is_bug(error):
+                raise
+            name, given_by_user = type(self.pipeline).__name__, _words(self._call)
+            raise ConfigError(f"{name} cannot be called with {given_by_user}: {in_one_line(error)}") from error
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """See that the pipeline takes the arguments, and that none of them is quantlab's to give."""
+        for name in self._call:
+            if name in given:
+                raise ConfigError(f"model.call.{name} cannot be set: quantlab gives the pipeline its {name}")
+        signature = inspect.signature(type(self.pipeline).__call__)
+        try:
+            signature.bind(self.pipeline, **given, **self._call)
         except TypeError as error:
-            signature = inspect.signature(type(self.pipeline).__call__)
-            try:
-                signature.bind(self.pipeline, **{**given, **fixed, **self._call})
-            except TypeError:
-                hint = _did_you_mean(self._call, signature.parameters)
-                raise ConfigError(f"model.call does not fit {type(self.pipeline).__name__}: {error}{hint}") from error
-            raise  # from deeper within
+            hint = _did_you_mean(self._call, signature.parameters)
+            raise ConfigError(f"model.call does not fit {type(self.pipeline).__name__}: {error}{hint}") from error
 
     def steps(self, calls: int) -> int:
         """Denoising steps of a run in which components were called so often."""
@@ -136,7 +146,7 @@ class Embeddings:
         file = self._file(prompt)
         try:
             return list(tensors.load(file, self._device)) if file.exists() else []
-        except (ValueError, OSError, SafetensorError):
+        except (ValueError, OSError):
             return []
 
     def _file(self, prompt: str) -> Path:
@@ -149,6 +159,10 @@ class _EmbeddedError(Exception):
 
 def _stop(module: nn.Module, args: tuple[Any, ...]) -> None:
     raise _EmbeddedError
+
+
+def _words(call: Mapping[str, Any]) -> str:
+    return f"model.call={{{', '.join(f'{name}: {value!r}' for name, value in call.items())}}}" if call else "a prompt"
 
 
 def _did_you_mean(call: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

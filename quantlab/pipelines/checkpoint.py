@@ -13,7 +13,14 @@ import torch
 from quantlab.config import Dtype, ModelConfig
 from quantlab.pipelines.fetch import fetch
 from quantlab.pipelines.fingerprint import folder_fingerprint
-from quantlab.pipelines.load import component_class, load_component, load_pipeline, text_encoders, torch_dtype
+from quantlab.pipelines.load import (
+    component_class,
+    explained,
+    load_component,
+    load_pipeline,
+    text_encoders,
+    torch_dtype,
+)
 from quantlab.pipelines.sizes import Sizes, sizes_of
 
 if TYPE_CHECKING:
@@ -49,9 +56,9 @@ class Checkpoint:
         """By the component's configuration."""
         from accelerate import init_empty_weights
 
-        cls = component_class(self.model, name)
-        with init_empty_weights(include_buffers=True):
-            component = cls.from_config(cls.load_config(fetch(self.model), subfolder=name, local_files_only=True))
+        cls, folder = component_class(self.model, name), fetch(self.model)
+        with explained(folder), init_empty_weights(include_buffers=True):
+            component = cls.from_config(cls.load_config(folder, subfolder=name, local_files_only=True))
         return sizes_of(component, torch_dtype(self.model))
 
     def component(

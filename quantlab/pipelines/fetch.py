@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantlab.config import ModelConfig
-from quantlab.errors import ConfigError, ModelError, unknown
+from quantlab.errors import ConfigError, ModelError
+from quantlab.pipelines.folder import check_folder
 from quantlab.tiny_sd3 import pipeline_folder
 
 
@@ -103,72 +103,3 @@ def _download(repo: str, revision: str | None, variant: str | None) -> Path:
                 "with model.weights=random its memory and latency are measured without a download"
             )
         raise ModelError(message) from error
-
-
-def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
-    """Check that a folder holds a whole pipeline.
-
-    Args:
-        folder: the folder.
-        model: whose components must be there with weights.
-        name: what to call the folder, such as ``model.path='...'``.
-
-    Raises:
-        ModelError: naming what is missing.
-    """
-    if not folder.is_dir():
-        raise ModelError(f"{name} is not a folder; give a pipeline saved in diffusers' format")
-    index_file = folder / "model_index.json"
-    if not index_file.is_file():
-        raise ModelError(f"{name} is no diffusers pipeline: it has no model_index.json")
-    try:
-        index = json.loads(index_file.read_text())
-    except ValueError as error:
-        raise ModelError(f"{name}: model_index.json cannot be read ({error})") from None
-    if not isinstance(index, dict):
-        raise ModelError(f"{name} is no diffusers pipeline: its model_index.json names no parts")
-    listed = {name: value for name, value in index.items() if not name.startswith("_") and isinstance(value, list)}
-    parts = [part for part, value in listed.items() if value and value[0]]
-    for component in model.components:
-        if component not in parts:
-            raise unknown("model.components", component, parts)
-    for part in parts:
-        if not (folder / part).is_dir():
-            raise ModelError(f"{name}: its folder {part}/ is missing; fetch the pipeline again")
-        check_weights(folder / part, required=part in model.components)
-    if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
-        raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
-
-
-def has_variant(folder: Path, variant: str) -> bool:
-    """Whether a component has weights of a variant; a pipeline's other parts may have, as diffusers allows."""
-    return any(f".{variant}." in file.name or f".{variant}-" in file.name for file in folder.glob("*.safetensors"))
-
-
-def check_weights(folder: Path, required: bool = True) -> None:
-    """Read the header of every safetensors file of a component, and see that no shard is missing.
-
-    Raises:
-        ModelError: where there is no such file though there must be, or one is missing or cut short.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    other = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
-    if not files and (required or other):
-        found = f"only {', '.join(other)}" if other else "none"
-        raise ModelError(f"{folder} holds no safetensors weights ({found} found); quantlab reads no other format")
-    for index in sorted(folder.glob("*.safetensors.index*.json")):
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (folder / shard).exists())
-        if missing and (required or len(missing) < len(shards)):
-            raise ModelError(
-                f"{folder} lacks {len(missing)} of {len(shards)} weight files, {missing[0]} among them: it was fetched "
-                "half; fetch it again"
-            )
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} cannot be read, it may be cut short ({error}); fetch it again") from None

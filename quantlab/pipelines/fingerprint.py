@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
-from quantlab.files import cache_folder, written
+from quantlab.files import cache_folder, read_json, written
 
 _PARTS = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a pipeline's weights, configurations and tokenizers."""
@@ -33,13 +34,23 @@ def _file_digest(file: Path) -> str:
     if status.st_size < _LARGE:
         return _sha256(target)
     known = cache_folder() / "digests.json"
-    digests = json.loads(known.read_text()) if known.exists() else {}
+    digests = _remembered(known)
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
     if digests.get(str(target), [None])[:3] != stamp:
         digests[str(target)] = [*stamp, _sha256(target)]
         with written(known) as scratch:
             scratch.write_text(json.dumps(digests, indent=1))
     return str(digests[str(target)][3])
+
+
+def _remembered(file: Path) -> dict[str, Any]:
+    """What is remembered; nothing where that is damaged."""
+    try:
+        known = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(known, dict) and all(isinstance(one, list) and len(one) == 4 for one in known.values())
+    return known if whole else {}
 
 
 def _sha256(file: Path) -> str:

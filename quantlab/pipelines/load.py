@@ -12,7 +12,8 @@ import torch
 
 from quantlab.config import Device, ModelConfig
 from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
-from quantlab.pipelines.fetch import fetch, has_variant
+from quantlab.pipelines.fetch import fetch
+from quantlab.pipelines.folder import has_variant
 from quantlab.pipelines.quiet import hide_progress
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_pipeline(
     folder = fetch(model)
     cls = _pipeline_class(folder, pipeline_index(model))
     given: dict[str, Any] = {**dict.fromkeys(without), **(components or {})}
-    with _explained(folder):
+    with explained(folder):
         pipeline = cls.from_pretrained(folder, dtype=torch_dtype(model), **_options(model), **given)
     for name, component in (components or {}).items():
         if getattr(pipeline, name) is not component:  # the base class would load some optional components anew
@@ -130,8 +131,15 @@ def load_component(
         options.pop("variant", None)
     if config is not None:
         options |= {"quantization_config": config, "device_map": {"": device}}
-    with _explained(folder), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
-        component = cls.from_pretrained(folder, subfolder=name, dtype=torch_dtype(model), **options)
+    with explained(folder), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
+        component, info = cls.from_pretrained(
+            folder, subfolder=name, dtype=torch_dtype(model), output_loading_info=True, **options
+        )
+    if unused := sorted(info["unexpected_keys"]):
+        raise ModelError(
+            f"{folder / name}: its config.json leaves {len(unused)} weights unused, {unused[0]} among them; it does "
+            "not belong to these weights"
+        )
     absent = [path for path, parameter in component.named_parameters() if parameter.device.type == "meta"]
     if absent:
         raise ModelError(f"{folder}: {name} lacks {len(absent)} weights, {absent[0]} among them")
@@ -147,7 +155,7 @@ def pipeline_index(model: ModelConfig) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
     folder = fetch(model)
-    with _explained(folder):
+    with explained(folder):
         return dict(DiffusionPipeline.load_config(folder, local_files_only=True))
 
 
@@ -164,8 +172,11 @@ def _options(model: ModelConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the libraries raise for broken weights into one message."""
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what the libraries raise for a broken folder into one message, and let them ask no hub about it."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
     except QuantlabError:
@@ -175,3 +186,5 @@ def _explained(folder: Path) -> Iterator[None]:
     except Exception as error:  # the libraries raise whatever a broken folder happens to break
         first = " ".join(str(error).split())[:200]
         raise ModelError(f"the pipeline in {folder} cannot be read: {type(error).__name__}: {first}") from error
+    finally:
+        constants.HF_HUB_OFFLINE = before

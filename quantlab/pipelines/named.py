@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 from quantlab.config import ModelConfig
 from quantlab.config.paths import conf_dir
 from quantlab.errors import ConfigError, ModelError, nearest
+from quantlab.files import read_json
 
 HUB = "hub:"
 """Stands before the name of a repository, which nothing else may ask a hub for."""
@@ -73,7 +73,7 @@ def _parts(model: ModelConfig) -> list[str]:
 
     file = fetch(model) / "model_index.json"
     try:
-        index = json.loads(file.read_text())
+        index = read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read ({error})") from None
     return [name for name, entry in index.items() if isinstance(entry, list) and entry and entry[0]]

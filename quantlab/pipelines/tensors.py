@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from quantlab.errors import ConfigError
@@ -76,13 +76,16 @@ def load(path: Path, device: torch.device) -> Any:
     Raises:
         ValueError: where the file is damaged or was written by something else.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        stored = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-    if not {"plain", "alias", "fingerprint"} <= set(metadata):
-        raise ValueError("it was not written by quantlab")
-    tensors = {name: stored[first] for name, first in json.loads(metadata["alias"]).items()}
-    value = _unflatten(json.loads(metadata["plain"]), "", tensors)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            stored = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+        if not {"plain", "alias", "fingerprint"} <= set(metadata):
+            raise ValueError("it was not written by quantlab")
+        tensors = {name: stored[first] for name, first in json.loads(metadata["alias"]).items()}
+        value = _unflatten(json.loads(metadata["plain"]), "", tensors)
+    except (SafetensorError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
     if fingerprint(value) != metadata["fingerprint"]:
         raise ValueError("it does not hold what was written")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from quantlab.errors import StudyError
 from quantlab.executors import Verify
@@ -20,22 +21,25 @@ from quantlab.study.table import write_tables
 from quantlab.study.winner import Winner
 
 
-def finish(session: Session, stopped: bool) -> Study:
-    """What follows the last setting; of a session that was stopped, its tables alone."""
-    if stopped:
-        study = load_view(session.store)
-        write_tables(study.table, study.folder)
-        return study
-    generate_images(session)
-    confirm_winner(session)
-    return conclude(session)
+def finish(session: Session, should_stop: Callable[[], bool]) -> Study:
+    """What follows the last setting; the next session does what a stop leaves undone, and tables are there anyhow."""
+    if not should_stop():
+        generate_images(session, should_stop)
+    if not should_stop():
+        confirm_winner(session)
+    if not should_stop():
+        return conclude(session, should_stop)
+    study = load_view(session.store)
+    write_tables(study.table, study.folder)
+    return study
 
 
-def conclude(session: Session) -> Study:
+def conclude(session: Session, should_stop: Callable[[], bool] = lambda: False) -> Study:
     """Write the report, export the winner and verify it.
 
     Returns:
-        The study, with its `quantlab.outcomes.Verification`; without one where no setting keeps the budget.
+        The study, with its `quantlab.outcomes.Verification`; without one where no setting keeps the budget, and where
+        it was stopped before.
 
     Raises:
         StudyError: where the winner cannot be loaded for want of memory.
@@ -48,6 +52,8 @@ def conclude(session: Session) -> Study:
     row = study.winner.row
     folder = export(study, row, winner_reason(study), export_folder(study, None))
     session.on_event(Exported(folder, row))
+    if should_stop():
+        return study
     measurement = row.measurement
     assert measurement is not None
     with session.phase(Phase.verification):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantlab.config import Weights
@@ -47,7 +47,7 @@ def finalists(
     return chosen + [rest[int((i + 0.5) * len(rest) / count)] for i in range(count)]
 
 
-def generate_images(session: Session) -> None:
+def generate_images(session: Session, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Generate and score what has not been generated before; a setting that fails at it stays without images.
 
     The next session tries it again, unless it broke the device.
@@ -84,7 +84,7 @@ def generate_images(session: Session) -> None:
 
             return Request(GenerateImages(row.spec), take_in)
 
-        run_requests(session.executor, map(request, missing))
+        run_requests(session.executor, map(request, missing), should_stop)
 
 
 def _has_images(folder: Path, row: Row, count: int) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from quantlab.bnb.skip import resolve
 from quantlab.config import Sampler, SweepConfig
-from quantlab.errors import ConfigError
 from quantlab.search.racing import check_confidence, racing_rules
 from quantlab.search.samplers import check_sampler
 from quantlab.search.space import Space
@@ -33,7 +32,8 @@ def run(
     Args:
         config: what to search; see `quantlab.config.compose.compose`.
         on_event: called with what happens, in this thread; see `quantlab.session.events`.
-        should_stop: asked before each setting; once it is true the study ends there, and the same call goes on.
+        should_stop: asked before each setting and each later part; once it is true the study ends there, and the
+            same call goes on.
 
     Returns:
         The study. ``winner`` is a `quantlab.study.winner.NoWinner` where no setting keeps the budget; ``verification``
@@ -75,15 +75,12 @@ def run(
             begin(session, None if math.isinf(trials.wanted) else int(trials.wanted))
         measure_noise_floor(session)
         measured = trials.run()
-        stopped = should_stop()
-        on_event(TrialsEnded(measured, len(session.store.known()), stopped))
-        return finish(session, stopped)
+        on_event(TrialsEnded(measured, len(session.store.known()), should_stop()))
+        return finish(session, should_stop)
 
 
 def _checked_space(config: SweepConfig, wanted: Plan) -> Space:
     """The space of a sweep; what cannot be searched ends here."""
-    if config.sampler.n_trials is not None and config.sampler.n_trials < 1:
-        raise ConfigError(f"sampler.n_trials={config.sampler.n_trials} must be at least 1, or null for all settings")
     check_confidence(config.sampler.racing_confidence)
     if config.sampler.racing:
         racing_rules(wanted.objectives)

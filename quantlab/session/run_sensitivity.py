@@ -59,9 +59,8 @@ def run_sensitivity(
             if not should_stop():
                 _measure_predicted(session, predicted, table, [*whole, *rest])
         on_event(PhaseEnded(Phase.trials))
-        stopped = should_stop()
-        on_event(TrialsEnded(len(session.store.known()) - known, len(session.store.known()), stopped))
-        return finish(session, stopped)
+        on_event(TrialsEnded(len(session.store.known()) - known, len(session.store.known()), should_stop()))
+        return finish(session, should_stop)
 
 
 def _measure_predicted(session: Session, predicted: Predicted, table: SensitivityTable, bare: list[QuantSpec]) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from quantlab.config import ExecutorConfig, StudyConfig, SweepConfig, Weights
+from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
-from quantlab.errors import ConfigError, QuantlabError
+from quantlab.errors import ConfigError, QuantlabError, StudyError
 from quantlab.executors import (
     Describe,
     Executor,
@@ -59,9 +61,8 @@ def plan(config: SweepConfig) -> Plan:
     Raises:
         ConfigError: for the first thing that cannot be meant.
     """
-    for name, least in (("prompts", 1), ("timesteps", 1), ("images", 0), ("finalists", 1), ("held_out", 0)):
-        if getattr(config.evaluation, name) < least:
-            raise ConfigError(f"evaluation.{name}={getattr(config.evaluation, name)} must be at least {least}")
+    for section in ("evaluation", "sampler", "sensitivity"):
+        check_ranges(section, getattr(config, section))
     prompts = len(config.model.prompts)
     if config.model.weights is Weights.checkpoint and config.evaluation.prompts > prompts:
         raise ConfigError(
@@ -165,21 +166,41 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
         if isinstance(progress.task, MeasureSensitivities):  # images are counted by the setting
             on_event(PhaseAdvanced(Phase.sensitivities, progress.done, progress.total))
 
-    is_new = not folder.exists()
-    with open_executor(setup, config.executor, on_progress) as executor, StudyStore(folder, plan.objectives) as store:
+    executed = open_executor(setup, config.executor, on_progress)
+    with _nothing_left(folder), executed as executor, StudyStore(folder, plan.objectives) as store:
         on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, plan)))
         on_event(PhaseStarted(Phase.opening))
-        try:
-            description = executor.submit(Describe()).result()
-        except QuantlabError:
-            if is_new:  # a mistake that shows only now leaves no study behind
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        description = executor.submit(Describe()).result()
         assert isinstance(description, LabDescription)
         on_event(PhaseEnded(Phase.opening))
         session = Session(plan, store, executor, description, on_event)
         store.claim(session.identity, plan.metrics)
         yield session
+
+
+@contextlib.contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Where a mistake shows before anything is measured, a study that is new leaves no folder behind."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except (QuantlabError, OSError):
+        if is_new and not _holds_anything(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # where it holds other studies
+                folder.parent.rmdir()
+        raise
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether something was measured in a study's folder."""
+    if any(folder.glob("*.parquet")):
+        return True
+    try:
+        with StudyStore.existing(str(folder.parent), folder.name) as store:
+            return bool(store.rows())
+    except StudyError:
+        return False
 
 
 def begin(session: Session, settings: int | None) -> None:

@@ -29,7 +29,7 @@ def read_config(folder: Path) -> SweepConfig:
         raise StudyError(f"study={folder.name!r} has no {CONFIG_FILE}: no session has begun it")
     try:
         config = from_yaml(file.read_text(), SweepConfig)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudyError(f"{file} cannot be read ({reason}); remove it and run the same command again") from None
     assert isinstance(config, SweepConfig)

@@ -1,16 +1,21 @@
-"""The Optuna journal of a study: opened by one writer at a time, repaired after a kill."""
+"""The Optuna journal of a study: opened by one writer at a time, repaired after a kill, and checked line by line."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 
 from quantlab.errors import StudyError
@@ -18,6 +23,10 @@ from quantlab.metrics.metric import Metric
 
 STALE_LOCK_S = 3
 """A lock of Optuna's that is this old was left by a kill: appending takes milliseconds. Optuna itself waits 30 s."""
+
+
+_LINE, _SUM = "line", "sum"
+"""What quantlab adds to an entry of Optuna's: how many of its own lines were before it, and a checksum of both."""
 
 
 def repair(path: Path) -> int:
@@ -30,10 +39,84 @@ def repair(path: Path) -> int:
         return 0
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
+    last = data.rfind(b"\n", 0, max(whole - 1, 0)) + 1
+    if whole == len(data) and _entry(data[last:whole]) is None:  # torn, and ended by whoever looked at it
+        whole = last
     if whole < len(data):
         with open(path, "r+b") as file:
             file.truncate(whole)
     return len(data) - whole
+
+
+def check(path: Path) -> int:
+    """Look at every line, but for a last one that is torn or still being written.
+
+    Lines without a number are another program's, such as a dashboard's.
+
+    Returns:
+        How many lines are quantlab's own.
+
+    Raises:
+        StudyError: for a line that is damaged or missing.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    own = 0
+    for number, line in enumerate(lines, start=1):
+        entry = _entry(line)
+        if entry is None and number == len(lines):
+            break
+        damage = "is damaged" if entry is None else _damage(entry, own)
+        if damage:
+            raise StudyError(
+                f"{path}: line {number} {damage}; restore the file from a copy, or keep what is before it with "
+                f"`head -n {number - 1}` and run the same command again"
+            )
+        own += _LINE in (entry or {})
+    return own
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line's entry; None where it is none of Optuna's."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(entry, dict) and entry.get("op_code") in list(JournalOperation) and "worker_id" in entry
+    return entry if known and line.endswith(b"\n") else None
+
+
+def _damage(entry: dict[str, Any], own: int) -> str:
+    """What is wrong with an entry of which so many of quantlab's own are before."""
+    if _LINE not in entry:
+        return ""
+    rest = {name: value for name, value in entry.items() if name not in (_LINE, _SUM)}
+    if entry.get(_SUM) != _sum(rest, entry[_LINE]):
+        return "is damaged"
+    return "" if entry[_LINE] == own else f"is not the one that was written after the {own} before it: some are missing"
+
+
+def _sum(entry: dict[str, Any], line: int) -> int:
+    return zlib.crc32(f"{line}:{json.dumps(entry)}".encode())
+
+
+class _NumberedFile(JournalFileBackend):
+    """Optuna's file of a journal, each line with its number and its checksum; it stays whole where a write fails."""
+
+    def __init__(self, path: Path, lines: int) -> None:
+        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S))
+        self._path, self._lines = path, lines
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries."""
+        numbered = [{**log, _LINE: line, _SUM: _sum(log, line)} for line, log in enumerate(logs, start=self._lines)]
+        size = self._path.stat().st_size
+        try:
+            super().append_logs(numbered)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, size)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._lines += len(logs)
 
 
 def open_journal(
@@ -50,11 +133,10 @@ def open_journal(
     Raises:
         ValueError: where the file holds a study of another name.
         KeyError: where a study that is only read is not in the file.
-        StudyError: for a study of other objectives, and for a new one without any.
+        StudyError: for a damaged file, a study of other objectives, and a new one without any.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    lock = JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    storage = JournalStorage(_NumberedFile(path, check(path)))
     known = optuna.get_all_study_names(storage)
     if known and name not in known:
         raise ValueError(f"it holds study {known[0]!r}, so its folder must be called that, not {name!r}")

@@ -45,7 +45,7 @@ def save(table: SensitivityTable, path: Path) -> None:
     }
     metadata = {**(lines.schema.metadata or {}), _METADATA: json.dumps(about).encode()}
     with written(path) as scratch:
-        pa.parquet.write_table(lines.replace_schema_metadata(metadata), scratch)
+        pa.parquet.write_table(lines.replace_schema_metadata(metadata), scratch, write_page_checksum=True)
 
 
 def load(path: Path) -> SensitivityTable:
@@ -56,12 +56,21 @@ def load(path: Path) -> SensitivityTable:
         StudyError: where it is absent, of another version, or something else.
     """
     try:
-        lines = pa.parquet.read_table(path)
+        lines = pa.parquet.read_table(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise StudyError(f"{path} is not there; make it with quantlab sensitivity") from None
     except (pa.ArrowException, OSError) as error:
         raise DamagedTableError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from None
     about = _about(path, lines)
+    try:
+        return _table(path, lines, about)
+    except StudyError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedTableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _table(path: Path, lines: pa.Table, about: dict[str, Any]) -> SensitivityTable:
     specs = tuple(from_dict(spec) for spec in about["specs"])
     columns = (*COLUMNS, *(OUTLIER_SHARE.format(threshold) for threshold in about["thresholds"]))
     missing = [name for name in columns if name not in lines.column_names]
@@ -103,11 +112,12 @@ def _about(path: Path, lines: pa.Table) -> dict[str, Any]:
     text = (lines.schema.metadata or {}).get(_METADATA)
     try:
         about = json.loads(text) if text else {}
-    except ValueError:
-        about = {}
-    if about.get("version") != VERSION:
+    except (ValueError, RecursionError):
+        about = None
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
         raise StudyError(
-            f"{path} holds no sensitivities of quantlab's of version {VERSION} (it says {about.get('version')!r}); "
-            "remove it"
+            f"{path} holds no sensitivities of quantlab's of version {VERSION} (it says {version!r}); remove it"
         )
+    assert isinstance(about, dict)
     return about

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from quantlab.errors import StudyError, nearest
+from quantlab.files import remove_scratch
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.serialization import bare
 from quantlab.metrics.serialization import from_dict as metric_from_dict
@@ -55,10 +56,12 @@ class StudyStore(SideRecords):
         self._lock = None if read_only else locked(folder)
         self._finished: dict[int, Row | None] = {}
         try:
+            if not read_only:
+                remove_scratch(folder)
             self.repaired_bytes = 0 if read_only else repair(folder / JOURNAL)
             self.optuna_study = open_journal(folder / JOURNAL, folder.name, objectives, read_only)
             self._next = 0 if read_only else max(self._numbers(), default=-1) + 1
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
             self._release()
             raise StudyError(f"{folder / JOURNAL} cannot be read: {error}") from error
         except BaseException:

@@ -21,7 +21,9 @@ ALLOWED = {
     "quantlab/config/units.py": "how a quantity may be written, a part of the message that is raised",
     "quantlab/config/explain.py": "turns Hydra's messages into those that are raised",
     "quantlab/config/commands.py": "each command's line in --help stands beside what it takes",
-    "quantlab/lab/memory.py": "what a device has free, a part of the message that is raised; and what CUDA raises",
+    "quantlab/bnb/raised.py": "what CUDA raises",
+    "quantlab/config/ranges.py": "what a number may be instead, a part of the message that is raised",
+    "quantlab/lab/memory.py": "what a device has free, a part of the message that is raised",
     "quantlab/lab/opening.py": "what was being done, a part of the message that is raised",
     "quantlab/lab/samples.py": "which component was not called, a part of the message that is raised",
 }

@@ -156,7 +156,7 @@ def test_ctrl_c_in_a_sweep_ends_after_the_trial_in_flight_with_the_tables_writte
         "sweep", "study=stopped", *ONE_SAMPLE, "sweeps=threshold", own_executor, "executor.options.event=interrupt"
     )
     assert (answer.status, answer.err) == (1, "")
-    assert "stopping after the setting in flight; press Ctrl-C again to stop at once" in answer.out
+    assert "stopping after what is in flight; press Ctrl-C again to stop at once" in answer.out
     assert "stopped after the setting in flight; the same command continues" in answer.out
     frame = pd.read_csv(tmp_path / "results" / "stopped" / "trials.csv")
     assert list(frame["name"]) == ["reference", "int8 t=6", "int8 t=0"]

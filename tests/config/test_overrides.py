@@ -132,7 +132,7 @@ def test_the_name_of_a_study_on_disk_is_never_mistaken() -> None:
         (["+model.colour=red"], ["'model.colour'", "model.call"]),
         (["~budget.latency_ms"], ["budget.latency_ms"]),
         (["threshold"], ["'threshold'", "OPTION=VALUE"]),
-        (["space.skip=[none"], ["quote values"]),
+        (["space.skip=[none"], ["cannot be read", "'space.skip=\"[none\"'"]),
     ],
 )
 def test_a_mistyped_override_names_the_field_the_value_and_the_choices(overrides: list[str], told: list[str]) -> None:

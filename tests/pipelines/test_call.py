@@ -6,6 +6,7 @@ from torch import nn
 
 from quantlab.config.compose import compose
 from quantlab.errors import ConfigError
+from quantlab.lab import samples
 from quantlab.pipelines import tensors
 from quantlab.pipelines.call import Caller, Embeddings
 from quantlab.pipelines.load import load_pipeline
@@ -131,7 +132,7 @@ def test_encode_prompt_is_the_pipeline_s_own_again_after_an_error_and_half_an_an
 def test_an_encode_prompt_that_fails_leaves_the_prompt_unknown(embeddings, tmp_path):
     pipeline = Pipeline()
     pipeline.__class__ = type("Failing", (Pipeline,), {"encode_prompt": lambda self, *args, **kwargs: 1 / 0})
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ConfigError, match="Failing cannot be called with a prompt: ZeroDivisionError"):
         call(pipeline, embeddings, "a cat")
     assert not embeddings.has("a cat")
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +159,7 @@ def test_embed_embeds_every_prompt_of_the_call_and_stops_before_the_component_co
 
 def test_embed_leaves_the_component_free_to_compute_even_after_an_error(embeddings):
     pipeline = Pipeline(negative=None)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="TypeError"):
         Caller(pipeline, None, embeddings).embed([pipeline.transformer], "a dog")
     pipeline.negative = "nothing"
     assert call(pipeline, embeddings, "a cat")
@@ -177,10 +178,43 @@ def test_a_keyword_that_the_pipeline_does_not_take_is_an_error_that_names_it(emb
         Caller(Pipeline(), {"guidnace_scale": 3.0}, embeddings)("a cat", 0, "latent")
 
 
-def test_another_type_error_of_the_pipeline_stays_what_it_is():
-    with pytest.raises(TypeError) as error:
+def test_whatever_a_pipeline_raises_for_a_call_is_one_line_that_names_the_call():
+    with pytest.raises(ConfigError, match=r"Pipeline cannot be called with a prompt: TypeError: object") as error:
         Caller(Pipeline())(None, 0, "latent")
-    assert not isinstance(error.value, ConfigError)
+    assert isinstance(error.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"num_inference_steps": -2}, "num_inference_steps: -2"),
+        ({"num_inference_steps": "abc"}, "num_inference_steps: 'abc'"),
+        ({"num_inference_steps": 2, "height": 17}, "height"),
+        ({"num_inference_steps": 2, "guidance_scale": "much"}, "guidance_scale: 'much'"),
+    ],
+)
+def test_what_a_real_pipeline_refuses_at_its_first_call_is_one_line(tiny, pipeline, call, said):
+    line = rf"^StableDiffusion3Pipeline cannot be called with .*{said}.*: \w+Error: [^\n]+$"
+    with pytest.raises(ConfigError, match=line):
+        Caller(pipeline, call)(tiny.prompts[0], 0, "latent")
+
+
+@pytest.mark.parametrize("name", ["output_type", "generator", "prompt", "return_dict"])
+def test_what_quantlab_gives_a_pipeline_cannot_be_set(tiny, pipeline, name):
+    with pytest.raises(ConfigError, match=rf"model\.call\.{name} cannot be set"):
+        Caller(pipeline, {name: "x"})(tiny.prompts[0], 0, "latent")
+
+
+def test_a_bug_in_what_a_pipeline_calls_of_ours_shows_its_traceback(tiny, pipeline, monkeypatch):
+    def hook(module, args):
+        return samples._timestep({"timestep": object()}, 0)  # a TypeError in a line of quantlab's
+
+    handle = pipeline.transformer.register_forward_pre_hook(hook)
+    try:
+        with pytest.raises(TypeError):
+            Caller(pipeline, tiny.call)(tiny.prompts[0], 0, "latent")
+    finally:
+        handle.remove()
 
 
 def deeper(hidden):
@@ -190,9 +224,8 @@ def deeper(hidden):
 def test_a_keyword_that_something_deeper_does_not_take_is_no_matter_of_the_call(monkeypatch):
     pipeline = Pipeline()
     monkeypatch.setattr(pipeline.transformer, "forward", lambda hidden: deeper(hidden, no_such_keyword=1))
-    with pytest.raises(TypeError, match=r"deeper\(\) got an unexpected keyword argument") as error:
+    with pytest.raises(ConfigError, match=r"cannot be called with a prompt: TypeError: deeper\(\) got an unexpected"):
         Caller(pipeline)("a cat", 0, "latent")
-    assert not isinstance(error.value, ConfigError)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +249,7 @@ def test_a_call_from_known_embeddings_needs_no_text_encoder_and_gives_the_same_b
     assert bare.pipeline.transformer is pipeline.transformer
     assert torch.equal(bare(prompt, 3, "latent"), plain)
     assert not torch.equal(bare(prompt, 4, "latent"), plain)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="'NoneType' object is not callable"):
         bare(tiny.prompts[1], 3, "latent")
 
 

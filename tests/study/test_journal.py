@@ -33,7 +33,7 @@ def test_a_damaged_line_in_the_middle_of_a_journal_is_said_in_one_message(journa
     lines = journal.splitlines(keepends=True)
     lines[20] = lines[20][:10] + b"\n"
     (tmp_path / "journal.log").write_bytes(b"".join(lines))
-    with pytest.raises(StudyError, match=r"journal\.log cannot be read"):
+    with pytest.raises(StudyError, match=r"journal\.log: line 21 is damaged; .*head -n 20"):
         StudyStore(tmp_path)
 
 

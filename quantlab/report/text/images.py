@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from quantlab.metrics.images import IMAGE_METRICS, TOO_SMALL
+from quantlab.metrics.images import BLANK, IMAGE_METRICS, TOO_SMALL
 from quantlab.metrics.lpips import NO_TORCHVISION, NO_WEIGHTS, UNREADABLE, backbone_file
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import ErrorType
@@ -42,12 +42,22 @@ def correlations_line(metric: Metric, correlations: Mapping[str, RankCorrelation
 
 
 def unavailable_lines(unavailable: Mapping[str, str]) -> list[str]:
-    """Why image metrics were not computed, a line each.
+    """Why image metrics were not computed, or not of every image, a line each.
 
     Args:
         unavailable: a code of `quantlab.metrics` by the image metric's name.
     """
-    return [f"{IMAGE_METRICS[name].label} was not computed: {_reason(code)}" for name, code in unavailable.items()]
+    lines = [
+        f"{IMAGE_METRICS[name].label} was not computed: {_reason(code)}"
+        for name, code in unavailable.items()
+        if code != BLANK
+    ]
+    if BLANK in unavailable.values():
+        lines.append(
+            "reference images that are blank score nothing: they are not finite or of a single colour, as from a VAE "
+            "that overflows in this dtype, or from a safety checker"
+        )
+    return lines
 
 
 def images_skipped_line(name: str, reason: str, message: str = "") -> str:

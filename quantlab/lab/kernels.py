@@ -14,8 +14,10 @@ from quantlab.errors import KernelError, QuantlabError
 
 
 @contextlib.contextmanager
-def kernel_errors() -> Iterator[None]:
+def kernel_errors(subject: str = "") -> Iterator[None]:
     """Inside, only a layer is made or a component runs: what is raised is the setting's doing.
+
+    ``subject`` is what the message begins with.
 
     Running out of memory stays what it is, and so does a bug of ours.
 
@@ -27,7 +29,7 @@ def kernel_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, QuantlabError) or is_out_of_memory(error) or is_bug(error):
             raise
-        raise KernelError(in_one_line(error)) from error
+        raise KernelError(f"{subject}{in_one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ class SensitivityMeasurer:
         for done, layer in enumerate(self._layers):
             unit = prefix.unit_of(layer)
             for spec in self._specs:
-                with self._layer_cache.exchanged(layer, spec), kernel_errors():
+                with self._layer_cache.exchanged(layer, spec), kernel_errors(f"{layer} in {spec.key}: "):
                     output = prefix.resume(unit, lambda: forward(self._layer_cache.component, sample))
                 found.append((output.double() - reference).square().sum())
             on_progress(done)
@@ -197,7 +197,7 @@ class SensitivityMeasurer:
         lines: _Lines = []
         for spec in (*self._specs, *self._others):
             with self._layer_cache.exchanged(layer, spec) as module:
-                with kernel_errors():
+                with kernel_errors(f"{layer} in {spec.key}: "):
                     latency = _milliseconds(module, calls, self._device)
                 stored_bytes = layer_bytes(module)
             what = {"layer": layer, "block": unit, "scheme": spec.key, "parameters": parameters}

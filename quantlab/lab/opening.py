@@ -16,7 +16,6 @@ from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
 from quantlab.lab.assembly import Assembly
-from quantlab.lab.libraries import check_libraries
 from quantlab.lab.memory import collect, device_memory, limit_memory, out_of_memory_explained
 from quantlab.lab.placement import Plan, check_sensitivities_fit, decide
 from quantlab.lab.provenance import provenance
@@ -77,7 +76,6 @@ def open_parts(
     """Open a lab; arguments and errors as of `quantlab.lab.Lab`."""
     start = time.perf_counter()
     check_ranges("evaluation", evaluation)
-    check_libraries()
     cache_bytes = _size(config.layer_cache, "lab.layer_cache", 0)
     limit_bytes = _size(config.memory_limit, "lab.memory_limit", LEAST_LIMIT)
     where = resolve_device(device)

@@ -109,7 +109,7 @@ def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[
         known = [value for value in values if value is not None]
         if known and len(known) == len(pairs):
             scores[metric.name] = sum(known) / len(known)
-        elif pairs:
+        elif references:
             missing[metric.name] = reason or TOO_SMALL
         if blank and not reason:
             missing[metric.name] = BLANK

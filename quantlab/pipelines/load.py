@@ -62,6 +62,9 @@ def load_pipeline(
     for name, component in (components or {}).items():
         if getattr(pipeline, name) is not component:  # the base class would load some optional components anew
             raise ModelError(f"{cls.__name__} did not take the {name} that it was handed")
+    for name, part in pipeline.components.items():
+        if hasattr(part, "get_added_vocab") and len(part.get_vocab()) - len(part.get_added_vocab()) < 2:
+            raise ModelError(f"{folder / name} holds no vocabulary; fetch the pipeline again")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from quantlab.config import Dtype, ModelConfig, Weights
+from quantlab.pipelines.libraries import check_libraries
 from quantlab.pipelines.sizes import Sizes
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def open_source(model: ModelConfig) -> Checkpoint | RandomWeights:
     Raises:
         ConfigError, ModelError: where it cannot be found, or names a component that cannot be quantized.
     """
+    check_libraries()
     if model.weights is Weights.random:
         from quantlab.pipelines.random import RandomWeights
 

@@ -269,3 +269,16 @@ def test_an_architecture_that_no_code_of_ours_knows_is_measured_the_same_way(tmp
             assert row.layers_quantized > 10
             assert in_memory(lab, spec) == documented(lab, spec)
         assert samples.load(file, CPU).fingerprint == lab.sample_set.fingerprint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_reference_that_is_not_finite_ends_the_recording_with_the_dtype_to_try(lab, value):
+    """Kind: a bfloat16 model under float16, of which every setting would be measured, and fail."""
+    components = lab.assemble(ReferenceSpec())
+    handle = transformer(lab).proj_out.register_forward_hook(lambda module, args, output: output * value)
+    message = r"'transformer' gives NaN or infinity.*float16; try model\.dtype=bfloat16"
+    try:
+        with lab.reference.called(lab.model.prompts[0]) as call, pytest.raises(ConfigError, match=message):
+            samples.record(call, components, lab.model, lab.evaluation, [0])
+    finally:
+        handle.remove()

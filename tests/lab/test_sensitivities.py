@@ -14,7 +14,7 @@ from lab.toy import Block, Toy, measurer, prepared
 from quantlab import Int4Spec, Int8Spec, ReferenceSpec
 from quantlab.bnb.layers import is_quantized
 from quantlab.config import SensitivityConfig
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, KernelError
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.lab.sensitivities import chosen_samples, measure_sensitivities
 from quantlab.metrics.memory import weight_bytes
@@ -32,6 +32,19 @@ def sd3_sensitivities(lab):
         lab, "transformer", CONFIG, {"model": "tiny_sd3"}, lambda done, total: said.append((done, total))
     )
     return sensitivities, said
+
+
+class ByKeyword(Block):
+    """Calls its layers by keyword."""
+
+    def forward(self, x):
+        return x + self.down(input=torch.tanh(self.up(input=x)))
+
+
+def test_a_layer_that_bitsandbytes_cannot_be_called_as_is_named(own_cache):
+    """Kind: a call in another form than most models make; quantized layers call their input by another name."""
+    with pytest.raises(KernelError, match=r"blocks\.0\.up in llm_int8 t=6: TypeError: .*argument 'input'"):
+        measurer(*prepared(Toy(ByKeyword()))).run()
 
 
 @pytest.fixture

@@ -11,7 +11,10 @@ from PIL import Image
 
 from quantlab.metrics import images as scoring
 from quantlab.metrics import lpips
-from quantlab.metrics.images import SCALE_WEIGHTS, TOO_SMALL, image_scores, scale_weights
+from quantlab.metrics.images import BLANK, SCALE_WEIGHTS, TOO_SMALL, image_scores, scale_weights
+from quantlab.report.text import unavailable_lines
+
+NO_LPIPS = {} if lpips.unavailable() is None else {"lpips": lpips.unavailable()}
 
 
 def picture(side: int, seed: int = 0) -> Image.Image:
@@ -100,3 +103,24 @@ def test_lpips_is_among_the_scores_where_it_can_be_computed(torchvision: Path, m
     fake = dataclasses.replace(scoring.LPIPS, score=lambda a, b: float((a - b).abs().mean()))
     monkeypatch.setitem(scoring.IMAGE_METRICS, "lpips", fake)
     assert image_scores([picture(16)], [picture(16)])[0]["lpips"] == 0
+
+
+def test_a_reference_image_of_a_single_colour_scores_nothing_and_says_so() -> None:
+    """Kind: images that mean nothing and equal each other: a VAE that gives NaN, a safety checker that blanks all."""
+    blank, image = Image.new("RGB", (64, 64)), picture(64)
+    assert image_scores([blank, blank], [blank, blank]) == (
+        {},
+        {"psnr_db": BLANK, "ssim": BLANK, "ms_ssim": BLANK} | NO_LPIPS,
+    )
+    alone = image_scores([noisy(image, 4)], [image])[0]
+    scores, missing = image_scores([blank, noisy(image, 4)], [blank, image])
+    assert scores == alone
+    assert missing == {"psnr_db": BLANK, "ssim": BLANK, "ms_ssim": BLANK} | NO_LPIPS
+    lines = unavailable_lines(missing)
+    assert sum("blank score nothing" in line for line in lines) == 1
+
+
+def test_an_image_of_a_single_colour_has_a_score_where_the_reference_shows_something() -> None:
+    scores, missing = image_scores([Image.new("RGB", (64, 64))], [picture(64)])
+    assert scores["psnr_db"] < 20
+    assert "psnr_db" not in missing

@@ -98,6 +98,8 @@ def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> Config
 
 def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:
     """The error for a value that a field does not take."""
+    if full_key and "NoneType" in message:
+        return ConfigError(f"{full_key}=null must be a value")
     if full_key and (found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)):
         return unknown(full_key, found[1], found[2].split(", "))
     written = [override for override in map(parse, overrides) if override and _covers(override.key_or_group, full_key)]
@@ -105,8 +107,6 @@ def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> Quant
         key, value = override.key_or_group, values(override)[0]
         if "is not a ListConfig, list or tuple" in message:
             return ConfigError(f"{key}={value} must be a list, such as [{value}]")
-        if "NoneType" in message:
-            return ConfigError(f"{full_key}=null must be a value")
         if "Cannot assign" in message:
             return ConfigError(f"{key}={value} must hold entries; write {key}.NAME=VALUE")
         if "is not a subclass of LimitConfig" in message:

@@ -81,6 +81,39 @@ from quantlab.config import COMMANDS
         ("run model.components=[transformr]", ["model.components", "'transformr'", "transformer"]),
         ("run model.components=[tokenizer]", ["model.components", "'tokenizer'", "transformer"]),
         ("sweep model.components=[]", ["model.components=[]", "empty"]),
+        # numbers that a library cannot hold
+        ("run evaluation.seed=99999999999999999999", ["evaluation.seed=99999999999999999999", "at most 4294967295"]),
+        ("run evaluation.seed=-1", ["evaluation.seed=-1", "at least 0"]),
+        ("sweep sampler.seed=99999999999999999999", ["sampler.seed=", "at most 4294967295"]),
+        ("sweep sampler.seed=-1", ["sampler.seed=-1", "at least 0"]),
+        ("sensitivity sensitivity.samples=0", ["sensitivity.samples=0", "at least 1"]),
+        # lists within lists
+        ("sweep space.skip=[[none]]", ["space.skip holds ['none']", "a single value"]),
+        ("sweep space.llm_int8_threshold=[[0]]", ["space.llm_int8_threshold holds [0]"]),
+        ("sweep space.method=[null]", ["space.method[0]=null"]),
+        # what the pipeline itself refuses
+        ("run model.call.num_inference_steps=-2", ["num_inference_steps: -2", "ValueError"]),
+        ("run model.call.num_inference_steps=abc", ["num_inference_steps: 'abc'", "TypeError"]),
+        ("run model.call.height=17", ["height: 17", "divisible by 16"]),
+        ("run model.call.output_type=np", ["model.call.output_type cannot be set"]),
+        # folders of Hydra's own
+        ("run hydra.run.dir=/proc/nowhere", ["/proc/nowhere"]),
+        # options that are not there, however they are written
+        ("sweep +evaluation.foo=1", ["no option 'evaluation.foo'", "evaluation.prompts"]),
+        ("sweep +foo=1", ["no option 'foo'"]),
+        ("sweep ++foo=1", ["no option 'foo'"]),
+        ("sweep --conf-dir=x", ["flag='--conf-dir'", "Did you mean '--config-dir'"]),
+        ("sweep --config-dir", ["--config-dir must be followed by a value"]),
+        # values that the parser takes for something else
+        ("run model.path=/a=b", ["'model.path=/a=b' cannot be read", "'model.path=\"/a=b\"'"]),
+        ("run model.path=/a#b", ["'model.path=\"/a#b\"'"]),
+        ("run model.path=/a,b", ["'model.path=/a,b' has several values", "'model.path=\"/a,b\"'"]),
+        ("run model.path=/a[1]", ["'model.path=\"/a[1]\"'"]),
+        ("run model.path=/ä", ["'model.path=\"/ä\"'"]),
+        ("run --config-dir . model.path=/a=b", ["'model.path=\"/a=b\"'"]),
+        # budgets that nothing can keep
+        ("sweep budget.memory_bytes.max=0", ["budget.memory_bytes.max=0", "beyond what any setting can have"]),
+        ("sweep budget.snr_db.min=101", ["budget.snr_db.min=101", "beyond what any setting can have"]),
     ],
 )
 def test_a_mistake_is_one_line_with_the_field_the_value_and_the_choices(
@@ -94,6 +127,7 @@ def test_a_mistake_is_one_line_with_the_field_the_value_and_the_choices(
     [
         *("sampler.n_trials=0", "evaluation.images=-1", "rule=cheapest", "objectives=[snr]", "space.skip=[none,atn]"),
         *("budget.memory_byte.max=3MB", "sampler.racing_confidence=0.5", "executor.name=lokal", "sweep=threshold"),
+        *("budget.memory_bytes.max=-1", "model.components=[nope]", "model.components=[vae]", "sampler.seed=-1"),
     ],
 )
 def test_a_sweep_that_cannot_be_meant_ends_before_anything_is_made(
@@ -101,6 +135,18 @@ def test_a_sweep_that_cannot_be_meant_ends_before_anything_is_made(
 ) -> None:
     assert quantlab("sweep", wrong).status == 2
     assert not (tmp_path / "results").exists()
+
+
+def test_what_quotes_are_proposed_for_is_read_as_text(quantlab: Quantlab) -> None:
+    assert quantlab("run", 'model.path="/a=b, [1] ä"').is_one_line_with("model.path='/a=b, [1] ä'", "not a folder")
+
+
+def test_flags_may_stand_between_overrides(quantlab: Quantlab, tmp_path: Path) -> None:
+    answer = quantlab(
+        "run", "quant=nf4", "--config-dir", str(tmp_path), "evaluation=quick", "--cfg", "job", "skip=attn"
+    )
+    assert answer.status == 0
+    assert "skip: attn" in answer.out
 
 
 def test_no_command_and_an_option_without_a_command_show_the_usage(quantlab: Quantlab) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import json
 import runpy
 import shutil
 import subprocess
@@ -11,8 +14,8 @@ from pathlib import Path
 import pytest
 from export.test_export import exported, model, row_of, view
 
-from quantlab.config import Device
-from quantlab.errors import ConfigError
+from quantlab.config import Device, ModelConfig
+from quantlab.errors import ConfigError, ModelError
 from quantlab.export import export, export_folder
 from quantlab.export.load_script import load_script
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
@@ -55,6 +58,29 @@ def test_the_script_loads_a_component_that_gives_the_measured_outputs(
     assert row.measurement is not None
     assert isinstance(row.spec, PipelineSpec)
     assert result.output_sha256 == row.measurement.output_sha256
+
+
+@pytest.mark.parametrize("name", ['"""\nimport os\n"""', "a\\", "a\nimport os", "{0}"])
+def test_a_model_s_name_becomes_no_code(name: str) -> None:
+    """Kind: text of a study that somebody else made, in a script that is run."""
+    spec = PipelineSpec({"transformer": Int8Spec()})
+    script, plain = (load_script(one, spec, on_cpu=False) for one in (dataclasses.replace(model(), name=name), model()))
+    ours, usual = (ast.parse(text) for text in (script, plain))
+    assert list(map(ast.dump, ours.body[1:])) == list(map(ast.dump, usual.body[1:]))
+    assert ast.get_docstring(ours)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("_class_name", "os.system('x')"), ("_class_name", ["A"]), ("transformer", ["diffusers", "A(); import os; B"])],
+)
+def test_a_model_s_index_becomes_no_code(part: str, value: object, random_sd3: Path, tmp_path: Path) -> None:
+    """Kind: text of a model's folder, in a script that is run."""
+    folder = Path(shutil.copytree(random_sd3, tmp_path / "model"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, part: value}))
+    with pytest.raises(ModelError, match="which is no name of Python's"):
+        load_script(ModelConfig(name="a", path=str(folder)), PipelineSpec({"transformer": Int8Spec()}), on_cpu=False)
 
 
 def test_a_component_that_the_pipeline_lacks_is_refused_with_those_that_it_has() -> None:

@@ -41,9 +41,9 @@ class ByKeyword(Block):
         return x + self.down(input=torch.tanh(self.up(input=x)))
 
 
-def test_a_layer_that_bitsandbytes_cannot_be_called_as_is_named(own_cache):
+def test_a_call_that_quantized_layers_do_not_take_is_a_kernel_s_refusal(own_cache):
     """Kind: a call in another form than most models make; quantized layers call their input by another name."""
-    with pytest.raises(KernelError, match=r"blocks\.0\.up in llm_int8 t=6: TypeError: .*argument 'input'"):
+    with pytest.raises(KernelError, match=r"a layer of each block in llm_int8 t=6: TypeError: .*argument 'input'"):
         measurer(*prepared(Toy(ByKeyword()))).run()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from fakes import OBJECTIVES
 from study.writing import read, write
 
 from quantlab.errors import StudyError
-from quantlab.study.journal import open_journal, repair
+from quantlab.study.journal import check, open_journal, repair
 from quantlab.study.store import StudyStore
 
 
@@ -35,6 +37,87 @@ def test_a_damaged_line_in_the_middle_of_a_journal_is_said_in_one_message(journa
     (tmp_path / "journal.log").write_bytes(b"".join(lines))
     with pytest.raises(StudyError, match=r"journal\.log: line 21 is damaged; .*head -n 20"):
         StudyStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"[1,2]", "is damaged"),
+        (b'{"op_code":99,"worker_id":"a"}', "is damaged"),
+        (b'{"op_code":[],"worker_id":"a"}', "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b"", "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (None, "some are missing"),
+    ],
+    ids=["a list", "an unknown operation", "an odd operation", "nested too deeply", "empty", "no text", "missing"],
+)
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_line_that_is_not_what_was_written_is_named_and_nothing_is_appended(
+    journal: bytes, tmp_path: Path, text: bytes | None, told: str, read_only: bool
+) -> None:
+    """Kind: a study that is refused must be as it was, so that a copy of the line can mend it."""
+    (tmp_path / "study").mkdir()
+    path = tmp_path / "study" / "journal.log"
+    lines = journal.splitlines(keepends=True)
+    damaged = b"".join([*lines[:20], *([] if text is None else [text + b"\n"]), *lines[21:]])
+    path.write_bytes(damaged)
+    with pytest.raises(StudyError, match=rf"journal\.log: line 21 .*{told}.*head -n 20"):
+        StudyStore(path.parent, () if read_only else OBJECTIVES, read_only)
+    assert path.read_bytes() == damaged
+    path.write_bytes(b"".join(lines[:20]))  # the remedy
+    with StudyStore(path.parent, OBJECTIVES) as store:
+        assert store.repaired_bytes == 0
+
+
+def test_a_changed_byte_anywhere_is_noticed(journal: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    for at in range(100, len(journal) - 1000, len(journal) // 40):
+        if journal[at : at + 1] != b"\n":
+            path.write_bytes(journal[:at] + bytes([journal[at] ^ 1]) + journal[at + 1 :])
+            with pytest.raises(StudyError, match=r"journal\.log: line \d+ is"):
+                check(path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_torn_last_line_is_cut_off_whether_or_not_it_was_ended(journal: bytes, tmp_path: Path, end: bytes) -> None:
+    """Kind: a torn line to which an editor added a newline; what is appended behind it could never be read."""
+    (tmp_path / "study").mkdir()
+    path = tmp_path / "study" / "journal.log"
+    torn = journal.splitlines(keepends=True)[-1][:30] + end
+    path.write_bytes(journal + torn)
+    with StudyStore(path.parent, read_only=True) as store:
+        rows = store.rows()
+    with StudyStore(path.parent, OBJECTIVES) as store:
+        assert store.repaired_bytes == len(torn)
+        assert store.rows() == rows
+    assert path.read_bytes() == journal
+
+
+def test_lines_of_another_program_are_left_in_peace(journal: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    note = b'{"op_code":3,"worker_id":"dashboard","study_id":0,"system_attr":{"dashboard:note":"good"}}\n'
+    lines = journal.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:20], note, *lines[20:]]))
+    assert check(path) == len(lines)
+
+
+def test_a_write_that_fails_leaves_the_journal_whole_and_names_it(
+    journal: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kind: a full disk, in the middle of a line."""
+    (tmp_path / "study").mkdir()
+    path = tmp_path / "study" / "journal.log"
+    path.write_bytes(journal)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with StudyStore(path.parent, OBJECTIVES) as store:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*journal\.log'"):
+            store.claim({"more": 1})
+    assert path.read_bytes() == journal
 
 
 def test_a_study_whose_folder_was_renamed_is_refused_and_not_taken_for_empty(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class SensitivityMeasurer:
         with contextlib.ExitStack() as stack:  # what a unit remembers is not the reference's from here on
             for layer in layers.values():
                 stack.enter_context(self._layer_cache.exchanged(layer, self._specs[0]))
-            with kernel_errors(f"a layer of each block in {self._specs[0].key}: "):
+            with kernel_errors(f"every block, {self._specs[0].key}: "):
                 forward(component, sample)
         while True:
             outputs = {unit: prefix.resume(unit, lambda: forward(component, sample)) for unit in trusted}

@@ -31,4 +31,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "(of no known version)"
+        return "(version unknown)"

@@ -65,13 +65,13 @@ def check(path: Path) -> int:
         entry = _entry(line)
         if entry is None and number == len(lines):
             break
-        damage = "is damaged" if entry is None else _damage(entry, own)
-        if damage:
+        if entry is None or not _is_as_written(entry) or entry.get(_LINE, own) != own:
+            is_whole = entry is not None and _is_as_written(entry)
             raise StudyError(
-                f"{path}: line {number} {damage}; restore the file from a copy, or keep what is before it with "
-                f"`head -n {number - 1}` and run the same command again"
+                f"{path}: line {number} {'follows some that are missing' if is_whole else 'is damaged'}; restore the "
+                f"file from a copy, or keep what is before it with `head -n {number - 1}` and run the same command again"
             )
-        own += _LINE in (entry or {})
+        own += _LINE in entry
     return own
 
 
@@ -85,14 +85,10 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if known and line.endswith(b"\n") else None
 
 
-def _damage(entry: dict[str, Any], own: int) -> str:
-    """What is wrong with an entry of which so many of quantlab's own are before."""
-    if _LINE not in entry:
-        return ""
+def _is_as_written(entry: dict[str, Any]) -> bool:
+    """Whether an entry has its checksum; another program's has none."""
     rest = {name: value for name, value in entry.items() if name not in (_LINE, _SUM)}
-    if entry.get(_SUM) != _sum(rest, entry[_LINE]):
-        return "is damaged"
-    return "" if entry[_LINE] == own else f"is not the one that was written after the {own} before it: some are missing"
+    return _LINE not in entry or entry.get(_SUM) == _sum(rest, entry[_LINE])
 
 
 def _sum(entry: dict[str, Any], line: int) -> int:

@@ -43,7 +43,7 @@ class ByKeyword(Block):
 
 def test_a_call_that_quantized_layers_do_not_take_is_a_kernel_s_refusal(own_cache):
     """Kind: a call in another form than most models make; quantized layers call their input by another name."""
-    with pytest.raises(KernelError, match=r"a layer of each block in llm_int8 t=6: TypeError: .*argument 'input'"):
+    with pytest.raises(KernelError, match=r"every block, llm_int8 t=6: TypeError: .*argument 'input'"):
         measurer(*prepared(Toy(ByKeyword()))).run()
 
 

@@ -48,7 +48,7 @@ def test_a_damaged_line_in_the_middle_of_a_journal_is_said_in_one_message(journa
         (b"[" * 100_000, "is damaged"),
         (b"", "is damaged"),
         (b"\xff\xfe", "is damaged"),
-        (None, "some are missing"),
+        (None, "follows some that are missing"),
     ],
     ids=["a list", "an unknown operation", "an odd operation", "nested too deeply", "empty", "no text", "missing"],
 )

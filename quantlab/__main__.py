@@ -10,7 +10,7 @@ from quantlab.cli.app import run
 from quantlab.cli.help import usage
 from quantlab.cli.streams import outlive_streams
 from quantlab.config import COMMANDS
-from quantlab.errors import QuantlabError, unknown
+from quantlab.errors import QuantlabError, printable, unknown
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,7 +39,7 @@ def _main(argv: list[str] | None) -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them itself
         run(command, arguments)
     except QuantlabError as error:
-        print(f"quantlab: error: {error}", file=sys.stderr)
+        print(f"quantlab: error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print("quantlab: interrupted", file=sys.stderr)

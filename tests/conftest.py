@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from typed import Answer, Quantlab
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("COLUMNS", None)  # pytest's parallel workers set it, and tables would follow it
@@ -78,3 +80,23 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "space.skip=[none,proj_out]",
     ]
     return session.run(compose("sweep", overrides)).folder
+
+
+@pytest.fixture
+def quantlab(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Quantlab:
+    """Types a command in an empty folder."""
+    from quantlab import __main__ as entry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def type_in(*arguments: str) -> Answer:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            entry.main(list(arguments))
+        said = capsys.readouterr()
+        code = ended.value.code
+        return Answer(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+
+    return type_in

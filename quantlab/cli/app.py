@@ -19,7 +19,7 @@ from quantlab.config.compose import register_schemas, typed
 from quantlab.config.explain import explain
 from quantlab.config.overrides import prepared
 from quantlab.config.paths import conf_dir
-from quantlab.errors import QuantlabError
+from quantlab.errors import QuantlabError, printable
 from quantlab.pipelines.quiet import hush
 
 _OF_THE_MACHINE = {
@@ -68,7 +68,7 @@ def run(command: str, arguments: list[str]) -> None:
 
 def _end(error: QuantlabError | OSError, fixable: bool = False) -> None:
     """End with an error in one line; what is a bug is raised again."""
-    message = str(error)
+    message = printable(error)
     if isinstance(error, OSError) and not isinstance(error, QuantlabError):
         if not fixable and error.errno not in _OF_THE_MACHINE:
             raise error

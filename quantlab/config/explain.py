@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.config.commands import METRICS
 from quantlab.config.overrides import parse, values
-from quantlab.config.schema import field_names, groups, options
+from quantlab.config.schema import field_names, free_places, groups, options
 from quantlab.config.study import LimitConfig
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
 
@@ -59,7 +59,7 @@ def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> Qu
         )
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
-    return _wrong_value(full_key, str(getattr(error, "msg", None) or cause).splitlines()[0], overrides)
+    return _wrong_value(command, full_key, str(getattr(error, "msg", None) or cause).splitlines()[0], overrides)
 
 
 def unreadable(word: str) -> ConfigError:
@@ -96,8 +96,10 @@ def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> Config
     return ConfigError(f"quantlab {command} has no option {field!r}{hint}; choose from {', '.join(siblings)}")
 
 
-def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:
+def _wrong_value(command: str, full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:
     """The error for a value that a field does not take."""
+    if full_key and "does not support deletion" in message:
+        return ConfigError(f"{full_key} cannot be removed; give it a value")
     if full_key and "NoneType" in message:
         return ConfigError(f"{full_key}=null must be a value")
     if full_key and (found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)):
@@ -107,11 +109,25 @@ def _wrong_value(full_key: str, message: str, overrides: Sequence[str]) -> Quant
         key, value = override.key_or_group, values(override)[0]
         if "is not a ListConfig, list or tuple" in message:
             return ConfigError(f"{key}={value} must be a list, such as [{value}]")
+        if "Cannot merge" in message:
+            return ConfigError(f"{key}={value} {_shape(command, key)}")
         if "Cannot assign" in message:
             return ConfigError(f"{key}={value} must hold entries; write {key}.NAME=VALUE")
         if "is not a subclass of LimitConfig" in message:
             return _no_limit(key, value)
+        if "is not a subclass of" in message:
+            return ConfigError(f"{key}={value} {_shape(command, key)}")
+        if "is incompatible with type hint" in message:
+            return ConfigError(f"{key}={value} holds something of the wrong kind at {full_key}")
     return ConfigError(f"{full_key}: {message}" if full_key and full_key not in message else message)
+
+
+def _shape(command: str, key: str) -> str:
+    """What a field must be that was given something of another shape."""
+    if key in free_places(command):
+        return f"must hold entries: write {key}.NAME=VALUE"
+    fields = [name for name in field_names(command) if name.startswith(f"{key}.")]
+    return f"has fields of its own: write {fields[0]}=VALUE" if fields else "must be a list"
 
 
 def _no_limit(key: str, value: str) -> QuantlabError:

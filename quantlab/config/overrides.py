@@ -7,11 +7,11 @@ import difflib
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from quantlab.config.schema import free_places, groups, options
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, unknown
 
 _LABELS = ("study", "sweep", "model.name")
 """Fields that only name something; any text will do for them."""
@@ -28,6 +28,7 @@ def prepared(command: str, words: Sequence[str]) -> list[str]:
         ConfigError: for a label that is the name of an option of a group, such as ``sweep=threshold``.
     """
     parsed = [(word, parse(word)) for word in words]
+    _check_options(command, [override for _, override in parsed if override is not None])
     _check_labels(command, [override for _, override in parsed if override is not None])
     places = free_places(command)
     return [line for word, override in parsed for line in ([word] if override is None else _added(override, places))]
@@ -45,9 +46,19 @@ def parse(word: str) -> Override | None:
 
 def values(override: Override) -> list[str]:
     """What an override sets, as text; several for a sweep over several."""
-    if override.is_sweep_override():
+    if isinstance(override.value(), ChoiceSweep | RangeSweep):
         return [str(value) for value in override.sweep_string_iterator()]
     return [str(override.value())]
+
+
+def _check_options(command: str, overrides: list[Override]) -> None:
+    """See that groups are given names; Hydra takes anything else for a bug of its own."""
+    for override in overrides:
+        group, value = override.get_key_element().lstrip("+~"), override.value()
+        names = value if isinstance(value, list) and override.type is not OverrideType.DEL else [value]
+        absent = override.type is OverrideType.DEL and value is None
+        if group in groups(command) and not absent and not all(isinstance(name, str | Sweep) for name in names):
+            raise unknown(group, value, options(group.partition("@")[0]))
 
 
 def _added(override: Override, places: dict[str, type | None]) -> list[str]:

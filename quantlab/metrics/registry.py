@@ -59,14 +59,16 @@ def measured(names: Sequence[Named], objectives: Sequence[Named]) -> tuple[tuple
     An objective may be the name of a metric of one's own that ``metrics`` holds.
 
     Raises:
-        ConfigError: as `resolve`, and for no objective at all.
+        ConfigError: as `resolve`, for no objective at all, and for one that is named twice.
     """
     known = {one.name: one for one in resolve(names)}
     wanted = [known.get(name, name) if isinstance(name, str) else name for name in objectives]
     chosen = resolve(wanted, "objectives")
     if not chosen:
         raise ConfigError("objectives=[] is empty: name at least one metric, such as snr_db")
-    for one in chosen:
+    for index, one in enumerate(chosen):
+        if one in chosen[:index]:
+            raise ConfigError(f"objectives holds {one.name!r} twice")
         if known.setdefault(one.name, one) != one:
             raise ConfigError(f"metrics and objectives hold two metrics called {one.name!r}; give one another name")
     return tuple(known.values()), chosen

@@ -69,7 +69,7 @@ def check(path: Path) -> int:
             is_whole = entry is not None and _is_as_written(entry)
             raise StudyError(
                 f"{path}: line {number} {'follows some that are missing' if is_whole else 'is damaged'}; restore the "
-                f"file from a copy, or keep what is before it with `head -n {number - 1}` and run the same command again"
+                f"file from a copy, or keep what is before it (`head -n {number - 1}`) and run the same command again"
             )
         own += _LINE in entry
     return own

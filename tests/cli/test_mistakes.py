@@ -111,6 +111,8 @@ from quantlab.config import COMMANDS
         ("run model.path=/a[1]", ["'model.path=\"/a[1]\"'"]),
         ("run model.path=/ä", ["'model.path=\"/ä\"'"]),
         ("run --config-dir . model.path=/a=b", ["'model.path=\"/a=b\"'"]),
+        # a word twice
+        ("sweep objectives=[snr_db,snr_db]", ["objectives holds 'snr_db' twice"]),
         # budgets that nothing can keep
         ("sweep budget.memory_bytes.max=0", ["budget.memory_bytes.max=0", "beyond what any setting can have"]),
         ("sweep budget.snr_db.min=101", ["budget.snr_db.min=101", "beyond what any setting can have"]),

@@ -64,8 +64,9 @@ def written(path: Path) -> Iterator[Path]:
 
 def remove_scratch(folder: Path) -> None:
     """Remove what a kill left half-written in a folder and those below it."""
-    for file in folder.rglob(f"{SCRATCH}*"):
-        file.unlink(missing_ok=True)
+    for pattern in (f"{SCRATCH}*", "*.lock*.rename"):  # the other one is Optuna's, of a lock that it was giving back
+        for file in folder.rglob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def read_json(file: Path) -> Any:

@@ -68,6 +68,8 @@ def to_yaml(config: Any) -> str:
 def from_yaml(text: str, schema: type) -> Any:
     """The configuration dataclass that `to_yaml` wrote; fields that the schema does not know are left out."""
     data = yaml.safe_load(text)
+    if not isinstance(data, dict):
+        raise ValueError("it holds no options")
     names = {field.name for field in fields(schema)}
     known = {name: value for name, value in data.items() if name in names}
     return _to_dataclass(OmegaConf.merge(OmegaConf.structured(schema), known))

@@ -52,9 +52,9 @@ class NothingQuantizedError(MeasurementError):
     code = "nothing_quantized"
 
 
-def printable(error: BaseException) -> str:
-    """What an error says, for a terminal: control characters, which a value may bring along, are escaped."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(error))
+def printable(message: object) -> str:
+    """A message for a terminal: control characters, which a value may bring along, are escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(message))
 
 
 def unknown(

@@ -19,7 +19,7 @@ from quantlab.config.compose import register_schemas, typed
 from quantlab.config.explain import explain
 from quantlab.config.overrides import prepared
 from quantlab.config.paths import conf_dir
-from quantlab.errors import QuantlabError, printable
+from quantlab.errors import ConfigError, QuantlabError, printable
 from quantlab.pipelines.quiet import hush
 
 _OF_THE_MACHINE = {
@@ -59,22 +59,28 @@ def run(command: str, arguments: list[str]) -> None:
     sys.argv = [f"quantlab {command}", *prepared(command, words), *flags]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(command, error, words) from None
-    except OSError as error:
-        _end(error, fixable=not composed)  # until then, it is of Hydra's own folders
+    except Exception as error:
+        if composed:
+            raise
+        if isinstance(error, OSError) and not isinstance(error, HydraException):  # of Hydra's own folders
+            _end(ConfigError(_of_the_machine(error)))
+        raise explain(command, error, words) from error
     sys.exit(status)
 
 
-def _end(error: QuantlabError | OSError, fixable: bool = False) -> None:
+def _end(error: QuantlabError | OSError) -> None:
     """End with an error in one line; what is a bug is raised again."""
-    message = printable(error)
+    message = str(error)
     if isinstance(error, OSError) and not isinstance(error, QuantlabError):
-        if not fixable and error.errno not in _OF_THE_MACHINE:
+        if error.errno not in _OF_THE_MACHINE:
             raise error
-        message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
-    print(f"quantlab: error: {message}", file=sys.stderr)
+        message = _of_the_machine(error)
+    print(f"quantlab: error: {printable(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _of_the_machine(error: OSError) -> str:
+    return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
 
 
 def _help(command: str, config: DictConfig) -> str:

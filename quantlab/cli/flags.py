@@ -8,14 +8,18 @@ from hydra._internal.utils import get_args_parser
 
 from quantlab.errors import ConfigError, unknown
 
+_REFUSED = ("--config-path", "--config-name", "--experimental-rerun", "--shell-completion", "--run")
+"""Of Hydra's flags: those that replace quantlab's own configuration, read a pickle, or do nothing here."""
+
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The overrides and the flags, each with its value.
 
     Raises:
-        ConfigError: for a flag that Hydra does not know, or that lacks its value.
+        ConfigError: for a flag that is not known, lacks its value, or does not take it.
     """
-    actions = {flag: action for action in get_args_parser()._actions for flag in action.option_strings}
+    known = [action for action in get_args_parser()._actions if not {*action.option_strings} & {*_REFUSED}]
+    actions = {flag: action for action in known for flag in action.option_strings}
     overrides: list[str] = []
     flags: list[str] = []
     rest: Iterator[str] = iter(words)
@@ -32,4 +36,6 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
             if not value:
                 raise ConfigError(f"{name} must be followed by a value")
             flags.append(value)
+        if actions[name].choices and value not in actions[name].choices:
+            raise unknown(name, value, actions[name].choices)
     return overrides, flags

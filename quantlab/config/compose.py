@@ -41,8 +41,10 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     """
     register_schemas()
     GlobalHydra.instance().clear()
+    words = prepared(command, overrides)
     with explained(command, overrides), initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(command, hydra_compose(command, overrides=prepared(command, overrides)), overrides)
+        config = hydra_compose(command, overrides=words)
+    return typed(command, config, overrides)
 
 
 def typed(command: str, config: DictConfig, overrides: Sequence[str] = ()) -> Any:

@@ -14,10 +14,14 @@ from omegaconf import MissingMandatoryValue
 from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.config.commands import METRICS
+from quantlab.config.culprit import culprit
 from quantlab.config.overrides import parse, values
 from quantlab.config.schema import field_names, free_places, groups, options
 from quantlab.config.study import LimitConfig
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
+
+_UNREADABLE = ("Error", "mismatched input", "no viable alternative", "extraneous input", "token recognition error")
+"""Parts of what a parser says of an interpolation."""
 
 
 @contextlib.contextmanager
@@ -32,12 +36,14 @@ def explained(command: str, overrides: Sequence[str] = ()) -> Iterator[None]:
         yield
     except QuantlabError:
         raise
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(command, error, overrides) from None
+    except Exception as error:  # Hydra and OmegaConf raise whatever a word happens to break
+        raise explain(command, error, overrides) from error
 
 
 def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> QuantlabError:
     """The one-line error for what Hydra or OmegaConf raised while composing a command's configuration."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return _unusable(command, str(error), overrides)
     cause = error.__cause__ if error.__cause__ is not None else error
     text = " ".join(str(error).split())
     full_key = getattr(error, "full_key", None) or getattr(cause, "full_key", None) or ""
@@ -78,6 +84,21 @@ def _quoted(key: str, value: str) -> str:
     return f'{key}="{escaped}"'
 
 
+def _unusable(command: str, message: str, overrides: Sequence[str]) -> QuantlabError:
+    """The error for words of which nobody says what is wrong with them: the one that it is, or else the message."""
+    word = culprit(command, overrides)
+    if word is None:
+        return ConfigError(": ".join(filter(None, [_short(" ".join(overrides)), " ".join(message.split())])))
+    group, _, value = word.lstrip("+~").partition("=")
+    if group in groups(command):
+        return unknown(group, _short(value), options(group.partition("@")[0]))
+    return ConfigError(f"{_short(word)!r} cannot be used: it is no value of {group!r}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> ConfigError:
     """The error for a field or group that a command has not, with the nearest of those that it has."""
     taken = groups(command)
@@ -98,13 +119,15 @@ def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> Config
 
 def _wrong_value(command: str, full_key: str, message: str, overrides: Sequence[str]) -> QuantlabError:
     """The error for a value that a field does not take."""
+    if full_key and re.match("Key '.*' (is )?not in", message):
+        return no_option(command, full_key, overrides)
     if full_key and "does not support deletion" in message:
         return ConfigError(f"{full_key} cannot be removed; give it a value")
     if full_key and "NoneType" in message:
         return ConfigError(f"{full_key}=null must be a value")
     if full_key and (found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)):
         return unknown(full_key, found[1], found[2].split(", "))
-    written = [override for override in map(parse, overrides) if override and _covers(override.key_or_group, full_key)]
+    written = [override for override in map(parse, overrides) if override and _meet(full_key, override.key_or_group)]
     for override in written if full_key else ():
         key, value = override.key_or_group, values(override)[0]
         if "is not a ListConfig, list or tuple" in message:
@@ -114,12 +137,14 @@ def _wrong_value(command: str, full_key: str, message: str, overrides: Sequence[
         if "Cannot assign" in message:
             return ConfigError(f"{key}={value} must hold entries; write {key}.NAME=VALUE")
         if "is not a subclass of LimitConfig" in message:
-            return _no_limit(key, value)
+            return _no_limit(full_key, value)
         if "is not a subclass of" in message:
             return ConfigError(f"{key}={value} {_shape(command, key)}")
         if "is incompatible with type hint" in message:
             return ConfigError(f"{key}={value} holds something of the wrong kind at {full_key}")
-    return ConfigError(f"{full_key}: {message}" if full_key and full_key not in message else message)
+    if not full_key or any(part in message for part in _UNREADABLE):
+        return _unusable(command, message, overrides)
+    return ConfigError(f"{full_key}: {message}" if full_key not in message else message)
 
 
 def _shape(command: str, key: str) -> str:
@@ -170,3 +195,8 @@ def _first_unknown(field: str, names: Sequence[str]) -> str:
 def _covers(full_key: str, field: str) -> bool:
     """Whether a key with all its parts is that of a field, of which only the last ones may be known."""
     return full_key == field or full_key.endswith(f".{field}") or full_key.startswith(f"{field}.")
+
+
+def _meet(full_key: str, key: str) -> bool:
+    """Whether what was set at a key is what failed, below it or as far as its last parts are known."""
+    return _covers(full_key, key) or _covers(key, full_key)

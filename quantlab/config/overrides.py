@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from quantlab.config.schema import free_places, groups, options
@@ -40,7 +40,7 @@ def parse(word: str) -> Override | None:
         return None
     try:
         return OverridesParser.create().parse_override(word)
-    except HydraException:
+    except (HydraException, ValueError):  # Python reads no integer of more than 4300 digits
         return None
 
 
@@ -52,12 +52,10 @@ def values(override: Override) -> list[str]:
 
 
 def _check_options(command: str, overrides: list[Override]) -> None:
-    """See that groups are given names; Hydra takes anything else for a bug of its own."""
+    """See that a group is given the name of an option; Hydra takes an empty list for none."""
     for override in overrides:
         group, value = override.get_key_element().lstrip("+~"), override.value()
-        names = value if isinstance(value, list) and override.type is not OverrideType.DEL else [value]
-        absent = override.type is OverrideType.DEL and value is None
-        if group in groups(command) and not absent and not all(isinstance(name, str | Sweep) for name in names):
+        if value == [] and group in groups(command):
             raise unknown(group, value, options(group.partition("@")[0]))
 
 

@@ -31,7 +31,7 @@ def quantity(value: Any, unit: str, field: str) -> float:
     if isinstance(value, bool) or (found is None and not isinstance(value, int | float)):
         raise ConfigError(f"{field}={value!r} must be a number{_or_text(unit)}")
     if isinstance(value, int | float):
-        number = float(value)
+        number = float(str(value))  # an integer beyond the floats is infinite, as a float of so many digits is
     else:
         assert found is not None
         if found[2] not in factors:

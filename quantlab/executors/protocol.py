@@ -76,7 +76,7 @@ def open_executor(setup: LabSetup, config: ExecutorConfig, on_progress: OnProgre
         ConfigError: for a name that is not known.
     """
     own = "." in config.name
-    if not own and config.name not in _SHIPPED:
+    if config.name not in _SHIPPED and not (own and all(map(str.isidentifier, config.name.split(".")))):
         raise unknown("executor.name", config.name, [*_SHIPPED, "PACKAGE.MODULE"])
     try:
         module = importlib.import_module(config.name if own else f"quantlab.executors.{config.name}")

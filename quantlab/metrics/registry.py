@@ -63,12 +63,13 @@ def measured(names: Sequence[Named], objectives: Sequence[Named]) -> tuple[tuple
     """
     known = {one.name: one for one in resolve(names)}
     wanted = [known.get(name, name) if isinstance(name, str) else name for name in objectives]
+    for index, name in enumerate(wanted):
+        if name in wanted[:index]:
+            raise ConfigError(f"objectives holds {getattr(name, 'name', name)!r} twice")
     chosen = resolve(wanted, "objectives")
     if not chosen:
         raise ConfigError("objectives=[] is empty: name at least one metric, such as snr_db")
-    for index, one in enumerate(chosen):
-        if one in chosen[:index]:
-            raise ConfigError(f"objectives holds {one.name!r} twice")
+    for one in chosen:
         if known.setdefault(one.name, one) != one:
             raise ConfigError(f"metrics and objectives hold two metrics called {one.name!r}; give one another name")
     return tuple(known.values()), chosen

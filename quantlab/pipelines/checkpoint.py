@@ -13,6 +13,7 @@ import torch
 from quantlab.config import Dtype, ModelConfig
 from quantlab.pipelines.fetch import fetch
 from quantlab.pipelines.fingerprint import folder_fingerprint
+from quantlab.pipelines.folder import check_unquantized
 from quantlab.pipelines.load import (
     component_class,
     explained,
@@ -35,7 +36,7 @@ class Checkpoint:
 
     Raises:
         ConfigError: for a component that the pipeline does not have, or that is no model of diffusers.
-        ModelError: where the checkpoint cannot be found or read.
+        ModelError: where the checkpoint cannot be found or read, or is quantized already.
     """
 
     fidelity_is_meaningful = True
@@ -46,6 +47,7 @@ class Checkpoint:
         self.text_encoders = text_encoders(model)
         for name in model.components:
             component_class(model, name)
+            check_unquantized(fetch(model) / name, model.variant)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 
 
 def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
-    """Check that a folder holds a whole pipeline, and unquantized weights of the model's components.
+    """Check that a folder holds a whole pipeline.
 
     Args:
         folder: the folder.
@@ -23,7 +23,7 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
         name: what to call the folder, such as ``model.path='...'``.
 
     Raises:
-        ModelError: naming what is missing, damaged or quantized already.
+        ModelError: naming what is missing or damaged.
     """
     if not folder.is_dir():
         raise ModelError(f"{name} is not a folder; give a pipeline saved in diffusers' format")
@@ -41,8 +41,6 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
         for file in sorted((folder / part).glob("*config.json")):  # the libraries take text for a name on the Hub
             _object(file)
         check_weights(folder / part, required=part in model.components)
-    for component in model.components:
-        _check_unquantized(folder / component, model.variant)
     if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
         raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
 
@@ -100,8 +98,19 @@ def _object(file: Path) -> dict[str, Any]:
     return found
 
 
-def _check_unquantized(folder: Path, variant: str | None) -> None:
-    """See that a component's weights can be the reference."""
+_GIVE_UNQUANTIZED = "quantlab compares settings with an unquantized reference, so give a 16-bit or 32-bit checkpoint"
+
+
+def check_unquantized(folder: Path, variant: str | None) -> None:
+    """See that a component's weights can be the reference.
+
+    Args:
+        folder: of the component.
+        variant: of the weights that are loaded.
+
+    Raises:
+        ModelError: where its configuration or the header of its weights says that they are quantized.
+    """
     from safetensors import safe_open
 
     config = folder / "config.json"
@@ -121,6 +130,3 @@ def _check_unquantized(folder: Path, variant: str | None) -> None:
                     raise ModelError(
                         f"{file}: {name} is in {header.get_dtype()}, quantized already; {_GIVE_UNQUANTIZED}"
                     )
-
-
-_GIVE_UNQUANTIZED = "quantlab compares settings with an unquantized reference, so give a 16-bit or 32-bit checkpoint"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from quantlab.bnb.raised import in_one_line
 from quantlab.config import Device, ModelConfig
 from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
 from quantlab.pipelines.fetch import fetch
@@ -187,7 +188,6 @@ def explained(folder: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the libraries raise whatever a broken folder happens to break
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"the pipeline in {folder} cannot be read: {type(error).__name__}: {first}") from error
+        raise ModelError(f"the pipeline in {folder} cannot be read: {in_one_line(error, 200)}") from error
     finally:
         constants.HF_HUB_OFFLINE = before

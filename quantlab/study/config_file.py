@@ -30,8 +30,7 @@ def read_config(folder: Path) -> SweepConfig:
     try:
         config = from_yaml(file.read_text(), SweepConfig)
     except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudyError(f"{file} cannot be read ({reason}); remove it and run the same command again") from None
+        raise _damaged(file, error) from None
     assert isinstance(config, SweepConfig)
     return config
 
@@ -41,6 +40,15 @@ def write_config(config: StudyConfig, folder: Path) -> None:
     plain = dataclasses.replace(config, metrics=_names(config.metrics), objectives=_names(config.objectives))
     with written(folder / CONFIG_FILE) as scratch:
         scratch.write_text(to_yaml(plain))
+
+
+def _damaged(file: Path, error: Exception) -> StudyError:
+    """The error for a file that does not read as a configuration, without the words of its readers."""
+    remedy = "remove it and run the same command again"
+    if place := getattr(error, "full_key", None):
+        return StudyError(f"{file} holds no valid value at {place}; {remedy}")
+    mark = getattr(error, "problem_mark", None)
+    return StudyError(f"{file} cannot be read{f' from line {mark.line + 1} on' if mark else ''}; {remedy}")
 
 
 def _names(metrics: list[Named]) -> list[Any]:

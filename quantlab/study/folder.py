@@ -10,15 +10,21 @@ from filelock import FileLock, Timeout
 
 from quantlab.errors import ConfigError, StudyError
 
+LONGEST = 200
+"""Characters of a study's name; file systems take 255 bytes, of which some are kept for suffixes."""
+
 
 def study_folder(results_dir: str, name: str) -> Path:
     """The folder of a study by name.
 
     Raises:
-        ConfigError: for a name with a path or anything else but letters, digits and ``._-`` in it.
+        ConfigError: for a name with a path or anything else but letters, digits and ``._-`` in it, or one that is too
+            long.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
+    if len(name) > LONGEST:
+        raise ConfigError(f"study={name[:20]}... has {len(name)} characters; a folder's name has {LONGEST} at most")
     return Path(results_dir) / name
 
 

@@ -88,7 +88,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _is_as_written(entry: dict[str, Any]) -> bool:
     """Whether an entry has its checksum; another program's has none."""
     rest = {name: value for name, value in entry.items() if name not in (_LINE, _SUM)}
-    return _LINE not in entry or entry.get(_SUM) == _sum(rest, entry[_LINE])
+    return rest == entry or (_LINE in entry and entry.get(_SUM) == _sum(rest, entry[_LINE]))
 
 
 def _sum(entry: dict[str, Any], line: int) -> int:

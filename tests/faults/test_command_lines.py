@@ -41,8 +41,6 @@ from quantlab.spec import Int4Spec, Int8Spec
 from quantlab.study.study import Study
 from quantlab.study.table import write_tables
 
-pytestmark = pytest.mark.long  # some of its lines are not answered yet
-
 KINDS: dict[str, tuple[str, ...]] = {
     "empty": ("",),
     "null": ("null",),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -72,11 +73,21 @@ def test_a_line_that_is_not_what_was_written_is_named_and_nothing_is_appended(
 
 def test_a_changed_byte_anywhere_is_noticed(journal: bytes, tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
-    for at in range(100, len(journal) - 1000, len(journal) // 40):
-        if journal[at : at + 1] != b"\n":
-            path.write_bytes(journal[:at] + bytes([journal[at] ^ 1]) + journal[at + 1 :])
-            with pytest.raises(StudyError, match=r"journal\.log: line \d+ is"):
-                check(path)
+    for at in range(100, len(journal) - 1000, len(journal) // 400):
+        changed = journal[:at] + bytes([journal[at] ^ 1]) + journal[at + 1 :]
+        if journal[at : at + 1] == b"\n" or _reads_as(changed, journal):
+            continue
+        path.write_bytes(changed)
+        with pytest.raises(StudyError, match=r"journal\.log: line \d+ (is damaged|follows)"):
+            check(path)
+
+
+def _reads_as(one: bytes, other: bytes) -> bool:
+    """Whether two journals hold the same: a number's 17th digit may change nothing."""
+    try:
+        return list(map(json.loads, one.splitlines())) == list(map(json.loads, other.splitlines()))
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

@@ -46,20 +46,32 @@ def written(path: Path) -> Iterator[Path]:
     """
     scratch = path
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH, suffix=path.suffix)
-        os.close(handle)
-        scratch = Path(name)
-        yield scratch
-        scratch.chmod(0o666 & ~_umask())  # a scratch file is its owner's alone, the file is everybody's
-        scratch.replace(path)
+        with writing(path):
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH, suffix=path.suffix)
+            os.close(handle)
+            scratch = Path(name)
+            yield scratch
+            scratch.chmod(0o666 & ~_umask())  # a scratch file is its owner's alone, the file is everybody's
+            scratch.replace(path)
+    finally:
+        if scratch != path:
+            scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what keeps a library from writing a file or a folder is an OSError that names it.
+
+    Raises:
+        OSError: naming ``path``, where the error names no file but a scratch one.
+    """
+    try:
+        yield
     except Exception as error:
         number = _system_error(error)
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
-    finally:
-        if scratch != path:
-            scratch.unlink(missing_ok=True)
 
 
 def remove_scratch(folder: Path) -> None:
@@ -83,11 +95,11 @@ def read_json(file: Path) -> Any:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Number of the operating system's error that kept a scratch file from being written; None for any other error."""
+    """Number of the operating system's error where no file is named that a user knows; None for any other error."""
     if isinstance(error, OSError):
         name = SCRATCH if error.filename is None else Path(os.fsdecode(error.filename)).name
         return (error.errno or errno.EIO) if name.startswith(SCRATCH) else None
-    found = re.search(r"\bcode: (\d+), kind:", str(error))  # how a library in Rust tells it
+    found = re.search(r"\b(?:code: (?=\d+, kind:)|os error )(\d+)", str(error))  # how a library in Rust tells it
     return int(found[1]) if found else None
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from quantlab.errors import ModelError
-from quantlab.files import cache_folder, written
+from quantlab.files import cache_folder, writing, written
 
 
 @pytest.fixture
@@ -100,3 +100,26 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
         two.write_text("two")
     assert file.read_text() == "one"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_what_keeps_any_library_from_writing_names_the_file(tmp_path, error):
+    """Kind: a full disk below a library in Rust or C++, whose errors are no OSError or name no file."""
+    file = tmp_path / "a.json"
+    with pytest.raises(OSError, match=r"No space left on device.*a\.json"), written(file):
+        raise error
+    with pytest.raises(OSError, match=r"No space left on device.*a\.json"), writing(file):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_has_to_do_with_no_file_stays_what_it_is(tmp_path):
+    with pytest.raises(ValueError, match="a bug"), writing(tmp_path):
+        raise ValueError("a bug")

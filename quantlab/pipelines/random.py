@@ -18,7 +18,7 @@ import torch
 
 from quantlab.config import ArchitectureConfig, Dtype, ModelConfig, Weights
 from quantlab.errors import ConfigError, nearest, unknown
-from quantlab.files import cache_folder
+from quantlab.files import cache_folder, writing
 from quantlab.pipelines.load import torch_dtype
 from quantlab.pipelines.sizes import Sizes, sizes_of, stays_in_float32
 
@@ -184,7 +184,8 @@ def written_to_disk(model: ModelConfig, device: torch.device) -> Iterator[ModelC
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         component = random_component(model, device, keep_on=torch.device("cpu"))
-        random_pipeline(model, component).save_pretrained(folder, safe_serialization=True)
+        with writing(Path(folder)):
+            random_pipeline(model, component).save_pretrained(folder, safe_serialization=True)
         del component
         yield dataclasses.replace(model, weights=Weights.checkpoint, path=str(Path(folder)), variant=None)
 

@@ -1,11 +1,14 @@
-"""Every test of faults fails where something asks for a connection that leaves this machine."""
+"""Studies that are disturbed, and the rule for every test: nothing asks for a connection that leaves this machine."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.server import Server
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -25,3 +28,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", local)
     monkeypatch.setattr(socket, "getaddrinfo", known)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that nobody disturbed."""
+    return tmp_path_factory.mktemp("undisturbed") / "results" / "s"
+
+
+@pytest.fixture(scope="session")
+def server(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Runs commands."""
+    found = Server(undisturbed.parents[1], tmp_path_factory.mktemp("logs"))
+    yield found
+    found.close()

@@ -13,21 +13,36 @@ from faults.server import Server
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse every connection but to the loopback, and every name but its own."""
+@pytest.fixture(scope="module")
+def asked() -> Iterator[list[object]]:
+    """Hosts that something asked for, beyond the loopback; each was refused."""
+    found: list[object] = []
     connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
 
     def local(self: socket.socket, address: Any) -> None:
-        assert self.family == socket.AF_UNIX or address[0] in _LOOPBACK, address
+        if self.family != socket.AF_UNIX and address[0] not in _LOOPBACK:
+            found.append(address)
+            raise OSError("no connections")
         connect(self, address)
 
     def known(host: Any, *args: Any, **kwargs: Any) -> Any:
-        assert host in (*_LOOPBACK, None), host
+        if host not in (*_LOOPBACK, None):
+            found.append(host)
+            raise OSError("no names")
         return getaddrinfo(host, *args, **kwargs)
 
-    monkeypatch.setattr(socket.socket, "connect", local)
-    monkeypatch.setattr(socket, "getaddrinfo", known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local)
+        patch.setattr(socket, "getaddrinfo", known)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def no_network(asked: list[object]) -> Iterator[None]:
+    """Fail where a test asked for a host, whatever caught the refusal."""
+    asked.clear()
+    yield
+    assert asked == []
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import io
 import itertools
 import re
 import shutil
-import socket
 import sys
 import traceback
 import unicodedata
@@ -197,12 +196,11 @@ Type = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def type_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Type]:
+def type_in(asked: list[object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Type]:
     """Types a command in a folder that holds a finished study at most."""
     root = tmp_path_factory.mktemp("lines")
     opened: list[Unloaded] = []
-    asked: list[object] = []
-    real_executor, connect = local.open_executor, socket.socket.connect
+    real_executor = local.open_executor
     counter = itertools.count()
 
     def open_executor(setup: LabSetup, config: ExecutorConfig, on_progress: Any) -> Unloaded:
@@ -211,16 +209,6 @@ def type_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Type]:
 
     def load(*arguments: Any, **more: Any) -> Any:
         raise LoadedError
-
-    def connect_here(self: socket.socket, address: Any) -> Any:
-        if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1"):
-            return connect(self, address)
-        asked.append(address)
-        raise OSError("no connections")
-
-    def no_address(host: object, *arguments: Any, **more: Any) -> Any:
-        asked.append(host)
-        raise OSError("no names")
 
     def only_tables(study: Study) -> list[Path]:
         write_tables(study.table, study.folder)
@@ -239,8 +227,6 @@ def type_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Type]:
         GlobalHydra.instance().clear()
         with contextlib.ExitStack() as stack:
             patch = stack.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr(socket.socket, "connect", connect_here)
-            patch.setattr(socket, "getaddrinfo", no_address)
             patch.setattr(sys, "argv", sys.argv)
             patch.chdir(folder)
             stack.enter_context(contextlib.redirect_stdout(out))

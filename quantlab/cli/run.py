@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantlab.cli.console import console
 from quantlab.config import QuantConfig, RunConfig
+from quantlab.config.ranges import check_components
 from quantlab.errors import ConfigError, MeasurementError, unknown
 from quantlab.executors import Describe, Evaluate, LabSetup, MeasureNoiseFloor, open_executor
 from quantlab.metrics.registry import portable, resolve
@@ -42,6 +43,7 @@ _OF_METHOD = {
 def main(config: RunConfig) -> int:
     """Measure one setting, every component alike, and print it."""
     model, metrics = config.model, resolve(config.metrics)
+    check_components(model.components)
     one = compose_spec(config.quant, _skip(config), model.dtype.value)
     spec = PipelineSpec.everywhere(one, model.components)
     name = plain_name(spec, model.dtype.value, model.skips)

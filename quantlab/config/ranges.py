@@ -1,7 +1,8 @@
-"""The range of each whole number of a configuration."""
+"""What the numbers and lists of a configuration may be, as far as that needs no model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from quantlab.errors import ConfigError
@@ -42,3 +43,28 @@ def check_ranges(section: str, values: Any) -> None:
         if value is not None and not least <= value <= most:
             wish = f"at least {least}" if value < least else f"at most {most}"
             raise ConfigError(f"{section}.{name}={value} must be {wish}{otherwise}")
+
+
+def check_components(components: Sequence[str]) -> None:
+    """See that a model's components are some, each once.
+
+    Raises:
+        ConfigError: where they are not.
+    """
+    if not components:
+        raise ConfigError("model.components=[] is empty: name at least one component of the pipeline")
+    for name in components:
+        if components.count(name) > 1:
+            raise ConfigError(f"model.components holds {name!r} twice")
+
+
+def check_prompts(prompts: Sequence[str], count: int) -> None:
+    """See that a model has as many prompts as are evaluated.
+
+    Raises:
+        ConfigError: where it has not.
+    """
+    if not prompts:
+        raise ConfigError("model.prompts=[] is empty: give at least one")
+    if not 1 <= count <= len(prompts):
+        raise ConfigError(f"evaluation.prompts={count} must be from 1 to the {len(prompts)} of model.prompts")

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from quantlab.config import EvaluationConfig, ModelConfig
+from quantlab.config.ranges import check_prompts
 from quantlab.errors import ConfigError, StudyError
 from quantlab.lab.images import reference_to_8_bit
 from quantlab.pipelines import tensors
@@ -97,10 +98,7 @@ def record(
         ConfigError: for fewer prompts or steps than asked for, and a component that the pipeline does not call, or not
             at the steps that are kept.
     """
-    if not indices or not 0 <= max(indices) < len(model.prompts):
-        raise ConfigError(
-            f"evaluation.prompts={evaluation.prompts} must be from 1 to the {len(model.prompts)} of model.prompts"
-        )
+    check_prompts(model.prompts, max(indices, default=-1) + 1)
     by_prompt: list[list[Sample]] = []
     generated = []
     for index in sorted({*indices, *range(images)}):

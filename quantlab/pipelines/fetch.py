@@ -36,15 +36,23 @@ def locate(model: ModelConfig) -> Location:
     """The pipeline's folder or repository, its structure checked where it is local.
 
     Raises:
-        ConfigError: where the configuration names no weights.
+        ConfigError: where the configuration names no weights, or what does not go with them.
         ModelError: for a folder that is missing, no diffusers pipeline, or without readable safetensors.
     """
     options = {name: value for name in ("revision", "variant") if (value := getattr(model, name)) is not None}
     if model.path is not None:
         folder = Path(model.path).expanduser()
         check_folder(folder, model, f"model.path={model.path!r}")
+        if model.revision is not None:
+            raise ConfigError(f"model.revision={model.revision!r} has no effect with model.path={model.path!r}")
         return Location(str(folder), {**options, "local_files_only": True})
     if model.embedded is not None:
+        for name in ("repo", "revision", "variant"):
+            if (value := getattr(model, name)) is not None:
+                raise ConfigError(
+                    f"model.{name}={value!r} has no effect: model.embedded={model.embedded!r} comes first; choose "
+                    "another model, or add model.embedded=null"
+                )
         return Location(str(pipeline_folder(model.embedded)), {"local_files_only": True})
     if model.repo is not None:
         return Location(model.repo, options)

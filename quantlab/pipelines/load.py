@@ -171,7 +171,7 @@ def torch_dtype(model: ModelConfig) -> torch.dtype:
 
 
 def _options(model: ModelConfig) -> dict[str, Any]:
-    variant = {"variant": model.variant} if model.variant and (model.path or not model.embedded) else {}
+    variant = {"variant": model.variant} if model.variant else {}
     return {"use_safetensors": True, "local_files_only": True, **variant}
 
 

@@ -108,7 +108,8 @@ def _share(config: SpaceConfig, any_auto: bool) -> dict[str, BaseDistribution]:
     given = shares if bounds is None else list(bounds)
     if not any_auto:
         if given:
-            raise ConfigError(f"space.skip_share={given} has no effect: space.skip={list(config.skip)} holds no {AUTO}")
+            field = "skip_share" if bounds is None else "skip_share_range"
+            raise ConfigError(f"space.{field}={given} has no effect: space.skip={list(config.skip)} holds no {AUTO}")
         return {}
     if any(not 0 <= share < 1 for share in given):
         raise ConfigError(f"space.skip_share={given} must be shares of the parameters, from 0 to below 1")
@@ -116,6 +117,6 @@ def _share(config: SpaceConfig, any_auto: bool) -> dict[str, BaseDistribution]:
         return {"skip_share": _choices("skip_share", shares)}
     if len(bounds) != 2 or not bounds[0] < bounds[1] or shares:
         raise ConfigError(
-            f"space.skip_share_range={given} must be [LOW, HIGH] with LOW < HIGH, and space.skip_share empty beside it"
+            f"space.skip_share_range={given} must be [LOW, HIGH] with LOW < HIGH, and space.skip_share must be empty"
         )
     return {"skip_share": FloatDistribution(bounds[0], bounds[1])}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import ExecutorConfig, StudyConfig, SweepConfig, Weights
-from quantlab.config.ranges import check_ranges
+from quantlab.config.ranges import check_components, check_prompts, check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, QuantlabError, StudyError
 from quantlab.executors import (
@@ -63,16 +63,12 @@ def plan(config: SweepConfig) -> Plan:
     """
     for section in ("evaluation", "sampler", "sensitivity"):
         check_ranges(section, getattr(config, section))
-    prompts = len(config.model.prompts)
-    if config.model.weights is Weights.checkpoint and config.evaluation.prompts > prompts:
-        raise ConfigError(
-            f"evaluation.prompts={config.evaluation.prompts} must be from 1 to the {prompts} of model.prompts"
-        )
+    if config.model.weights is Weights.checkpoint:
+        check_prompts(config.model.prompts, config.evaluation.prompts)
     for name in ("memory_limit", "layer_cache"):
         if (size := getattr(config.lab, name)) is not None:
             quantity(size, "bytes", f"lab.{name}")
-    if not config.model.components:
-        raise ConfigError("model.components=[] is empty: name at least one component of the pipeline")
+    check_components(config.model.components)
     metrics, objectives = measured(config.metrics, config.objectives)
     meaningful = config.model.weights is not Weights.random
     if not judged(objectives, meaningful):

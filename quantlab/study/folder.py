@@ -18,9 +18,11 @@ def study_folder(results_dir: str, name: str) -> Path:
     """The folder of a study by name.
 
     Raises:
-        ConfigError: for a name with a path or anything else but letters, digits and ``._-`` in it, or one that is too
-            long.
+        ConfigError: for an empty ``results_dir``, and for a name with a path or anything else but letters, digits and
+            ``._-`` in it, or one that is too long.
     """
+    if not results_dir:
+        raise ConfigError("results_dir='' must name a folder")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
     if len(name) > LONGEST:

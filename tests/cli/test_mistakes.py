@@ -116,6 +116,14 @@ from quantlab.config import COMMANDS
         # budgets that nothing can keep
         ("sweep budget.memory_bytes.max=0", ["budget.memory_bytes.max=0", "beyond what any setting can have"]),
         ("sweep budget.snr_db.min=101", ["budget.snr_db.min=101", "beyond what any setting can have"]),
+        # nothing where something must be, and fields that another one makes void
+        ("run model.prompts=[]", ["model.prompts=[] is empty"]),
+        ("run model.repo=owner/name", ["model.repo='owner/name' has no effect", "model.embedded=null"]),
+        ("run model.variant=fp16", ["model.variant='fp16' has no effect", "model.embedded='tiny_sd3'"]),
+        ("sweep results_dir=", ["results_dir=''", "must name a folder"]),
+        ("run model.components=[]", ["model.components=[] is empty"]),
+        ("run model.components=[transformer,transformer]", ["model.components holds 'transformer' twice"]),
+        ("sweep space.skip_share_range=[0.1,0.2]", ["space.skip_share_range=[0.1, 0.2] has no effect"]),
     ],
 )
 def test_a_mistake_is_one_line_with_the_field_the_value_and_the_choices(

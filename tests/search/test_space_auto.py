@@ -151,7 +151,7 @@ def test_shares_that_differ_in_the_fifth_digit_are_one_setting() -> None:
         ({"skip_share": [], "skip_share_range": [0.1, 1.0]}, r"=\[0\.1, 1\.0\] must be shares"),
         ({"skip_share": [], "skip_share_range": [0.4, 0.1]}, r"space\.skip_share_range=\[0\.4, 0\.1\] must be"),
         ({"skip_share": [], "skip_share_range": [0.1]}, r"space\.skip_share_range=\[0\.1\] must be \[LOW, HIGH\]"),
-        ({"skip_share_range": [0.1, 0.2]}, r"space\.skip_share empty beside it"),
+        ({"skip_share_range": [0.1, 0.2]}, r"space\.skip_share must be empty"),
         ({"skip": ["auto+lst"]}, r"space\.skip='auto\+lst'.*Did you mean 'auto\+last'"),
         ({"skip": ["aut"]}, r"space\.skip='aut'.*Did you mean 'auto'"),
         ({"skip": ["auto+"]}, r"space\.skip='auto\+' is not known"),

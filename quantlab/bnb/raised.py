@@ -35,6 +35,7 @@ def is_bug(error: Exception) -> bool:
 
 
 def in_one_line(error: BaseException, length: int = 300) -> str:
-    """An error's type and the beginning of what it says."""
+    """The beginning of what an error says, after its type where that says more."""
     said = " ".join(str(error).split())[:length]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    parts = [type(error).__name__ if type(error) is not Exception or not said else "", said]
+    return ": ".join(filter(None, parts))

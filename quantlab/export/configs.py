@@ -98,8 +98,10 @@ def read_export(folder: Path) -> Export:
         if data["version"] != VERSION:
             raise ValueError(f"version {data['version']!r}; this quantlab reads version {VERSION}")
         return Export(int(data["trial"]), str(data["name"]), PipelineSpec.from_dict(data["spec"]))
-    except (ValueError, TypeError, AttributeError, KeyError, QuantlabError) as error:
+    except (ValueError, QuantlabError) as error:
         raise StudyError(f"{file} cannot be read: {error}; write it again with quantlab export") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise StudyError(f"{file} holds no export; write it again with quantlab export") from error
 
 
 def _read(file: Path) -> Any:

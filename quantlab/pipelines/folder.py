@@ -30,7 +30,7 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(f"{name} is no diffusers pipeline: it has no model_index.json")
-    listed = {part: entry for part, entry in _object(index).items() if not part.startswith("_")}
+    listed = {part: entry for part, entry in json_object(index).items() if not part.startswith("_")}
     parts = [part for part, entry in listed.items() if isinstance(entry, list) and entry and entry[0]]
     for component in model.components:
         if component not in parts:
@@ -39,7 +39,7 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
         if not (folder / part).is_dir():
             raise ModelError(f"{name}: its folder {part}/ is missing; fetch the pipeline again")
         for file in sorted((folder / part).glob("*config.json")):  # the libraries take text for a name on the Hub
-            _object(file)
+            json_object(file)
         check_weights(folder / part, required=part in model.components)
     if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
         raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
@@ -81,20 +81,24 @@ def check_weights(folder: Path, required: bool = True) -> None:
 
 def _shards(index: Path) -> set[str]:
     """The files that an index of shards names."""
-    files = _object(index).get("weight_map")
+    files = json_object(index).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{index} cannot be read: its weight_map names no files; fetch it again")
     return set(files.values())
 
 
-def _object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds, which must be an object."""
+def json_object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds, which must be an object.
+
+    Raises:
+        ModelError: where it does not.
+    """
     try:
         found = read_json(file)
     except (ValueError, OSError) as error:
         raise ModelError(f"{file} cannot be read ({error}); fetch it again") from None
     if not isinstance(found, dict):
-        raise ModelError(f"{file} cannot be read: it holds a {type(found).__name__}, not an object; fetch it again")
+        raise ModelError(f"{file} cannot be read: it holds no JSON object; fetch it again")
     return found
 
 
@@ -114,7 +118,7 @@ def check_unquantized(folder: Path, variant: str | None) -> None:
     from safetensors import safe_open
 
     config = folder / "config.json"
-    method = _object(config).get("quantization_config") if config.is_file() else None
+    method = json_object(config).get("quantization_config") if config.is_file() else None
     if method:
         how = method.get("quant_method", "?") if isinstance(method, dict) else method
         raise ModelError(f"{config} says that the weights are quantized already ({how}); {_GIVE_UNQUANTIZED}")

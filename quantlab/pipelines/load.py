@@ -14,7 +14,7 @@ from quantlab.bnb.raised import in_one_line
 from quantlab.config import Device, ModelConfig
 from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
 from quantlab.pipelines.fetch import fetch
-from quantlab.pipelines.folder import has_variant
+from quantlab.pipelines.folder import has_variant, json_object
 from quantlab.pipelines.quiet import hide_progress
 
 if TYPE_CHECKING:
@@ -64,10 +64,19 @@ def load_pipeline(
         if getattr(pipeline, name) is not component:  # the base class would load some optional components anew
             raise ModelError(f"{cls.__name__} did not take the {name} that it was handed")
     for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name not in given:
+            _check_whole(folder / name, part)
         if hasattr(part, "get_added_vocab") and len(part.get_vocab()) - len(part.get_added_vocab()) < 2:
             raise ModelError(f"{folder / name} holds no vocabulary; fetch the pipeline again")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _check_whole(folder: Path, part: torch.nn.Module) -> None:
+    """See that every weight of a part was in its folder; diffusers leaves those that were not without any data."""
+    absent = [path for path, parameter in part.named_parameters() if parameter.device.type == "meta"]
+    if absent:
+        raise ModelError(f"{folder}: its weights lack {len(absent)} that config.json asks for, {absent[0]} among them")
 
 
 def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> Any:
@@ -144,9 +153,7 @@ def load_component(
             f"{folder / name}: its config.json leaves {len(unused)} weights unused, {unused[0]} among them; it does "
             "not belong to these weights"
         )
-    absent = [path for path, parameter in component.named_parameters() if parameter.device.type == "meta"]
-    if absent:
-        raise ModelError(f"{folder}: {name} lacks {len(absent)} weights, {absent[0]} among them")
+    _check_whole(folder / name, component)
     return component.eval() if config is not None else component.to(device).eval()
 
 
@@ -188,6 +195,8 @@ def explained(folder: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the libraries raise whatever a broken folder happens to break
+        for file in sorted(folder.glob("*/*.json")):
+            json_object(file)
         raise ModelError(f"the pipeline in {folder} cannot be read: {in_one_line(error, 200)}") from error
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -67,7 +67,7 @@ def load(path: Path) -> SensitivityTable:
     except StudyError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedTableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+        raise DamagedTableError(f"{path} holds no layer sensitivities") from error
 
 
 def _table(path: Path, lines: pa.Table, about: dict[str, Any]) -> SensitivityTable:

@@ -131,9 +131,24 @@ def test_a_configuration_that_does_not_fit_the_weights_is_refused(folder: Path, 
     """Kind: weights that are left out, or made up, without a word."""
     changed(folder / "transformer" / "config.json", lambda data: {**data, "num_layers": layers})
     with pytest.raises(
-        ModelError, match=r"leaves \d+ weights unused, transformer_blocks|lacks \d+ weights|cannot be read"
+        ModelError, match=r"leaves \d+ weights unused, transformer_blocks|weights lack \d+ that|cannot be read"
     ):
         load_component(model(folder), "transformer", None, CPU)
+
+
+def test_another_part_whose_configuration_asks_for_more_weights_is_refused_by_name(folder: Path) -> None:
+    """Kind: a part beside the components, whose missing weights only its first move would show."""
+    changed(folder / "vae" / "config.json", lambda data: {**data, "use_quant_conv": True})
+    with pytest.raises(ModelError, match=r"vae: its weights lack \d+ that config\.json asks for, quant_conv"):
+        load_pipeline(model(folder))
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{"])
+def test_a_damaged_file_of_a_tokenizer_is_named(folder: Path, text: str) -> None:
+    """Kind: JSON that only a library reads; what it raises names no file."""
+    (folder / "tokenizer" / "tokenizer.json").write_text(text)
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+        load_pipeline(model(folder))
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_3"])

@@ -18,8 +18,8 @@ def study_folder(results_dir: str, name: str) -> Path:
     """The folder of a study by name.
 
     Raises:
-        ConfigError: for an empty ``results_dir``, and for a name with a path or anything else but letters, digits and
-            ``._-`` in it, or one that is too long.
+        ConfigError: for a ``results_dir`` that can be none, and for a name with a path or anything else but letters,
+            digits and ``._-`` in it, or one that is too long.
     """
     if not results_dir:
         raise ConfigError("results_dir='' must name a folder")
@@ -27,7 +27,12 @@ def study_folder(results_dir: str, name: str) -> Path:
         raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
     if len(name) > LONGEST:
         raise ConfigError(f"study={name[:20]}... has {len(name)} characters; a folder's name has {LONGEST} at most")
-    return Path(results_dir) / name
+    folder = Path(results_dir) / name
+    try:
+        folder.exists()
+    except OSError as error:  # such as a name that is too long
+        raise ConfigError(f"results_dir={results_dir[:LONGEST]!r} cannot be used: {error.strerror}") from None
+    return folder
 
 
 def locked(folder: Path) -> FileLock:

@@ -144,6 +144,8 @@ def _wrong_value(command: str, full_key: str, message: str, overrides: Sequence[
             return ConfigError(f"{key}={value} holds something of the wrong kind at {full_key}")
     if not full_key or any(part in message for part in _UNREADABLE):
         return _unusable(command, message, overrides)
+    if "nterpolation" in message:  # raised where it is resolved, which another field may do
+        return ConfigError(f"{culprit(command, overrides) or full_key}: {message}")
     return ConfigError(f"{full_key}: {message}" if full_key not in message else message)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from quantlab.config import ModelConfig
 from quantlab.errors import ConfigError, ModelError
 from quantlab.pipelines.folder import check_folder
-from quantlab.tiny_sd3 import pipeline_folder
+from quantlab.tiny_sd3 import NAMES, pipeline_folder
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def locate(model: ModelConfig) -> Location:
         return Location(str(pipeline_folder(model.embedded)), {"local_files_only": True})
     if model.repo is not None:
         return Location(model.repo, options)
-    raise ConfigError("model has no weights: set model.path=FOLDER or model.repo=OWNER/NAME")
+    raise ConfigError(
+        f"model has no weights: set model.path=FOLDER, model.repo=OWNER/NAME or model.embedded={'|'.join(NAMES)}"
+    )
 
 
 def fetch(model: ModelConfig) -> Path:

@@ -25,7 +25,11 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
     Raises:
         ModelError: naming what is missing or damaged.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise ModelError(f"{name[:200]} cannot be used: {error.strerror}") from None
+    if not is_folder:
         raise ModelError(f"{name} is not a folder; give a pipeline saved in diffusers' format")
     index = folder / "model_index.json"
     if not index.is_file():

@@ -24,9 +24,15 @@ def study_folder(results_dir: str, name: str) -> Path:
     if not results_dir:
         raise ConfigError("results_dir='' must name a folder")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path")
+        raise ConfigError(
+            f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path; where it is not "
+            "given, it is made of model.name and sweep"
+        )
     if len(name) > LONGEST:
-        raise ConfigError(f"study={name[:20]}... has {len(name)} characters; a folder's name has {LONGEST} at most")
+        raise ConfigError(
+            f"study={name[:20]}... has {len(name)} characters; a folder's name has {LONGEST} at most. Where it is not "
+            "given, it is made of model.name and sweep"
+        )
     folder = Path(results_dir) / name
     try:
         folder.exists()

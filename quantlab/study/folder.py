@@ -25,8 +25,8 @@ def study_folder(results_dir: str, name: str) -> Path:
         raise ConfigError("results_dir='' must name a folder")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
-            f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path; where it is not "
-            "given, it is made of model.name and sweep"
+            f"study={name!r} must be a plain name of letters, digits, '.', '_' and '-', without a path; where it is "
+            "not given, it is made of model.name and sweep"
         )
     if len(name) > LONGEST:
         raise ConfigError(

@@ -62,7 +62,8 @@ def test_a_home_folder_is_understood(folder, monkeypatch):
 
 
 def test_a_model_without_weights_is_an_error():
-    with pytest.raises(ConfigError, match=r"set model\.path=FOLDER, model\.repo=OWNER/NAME or model\.embedded=tiny_sd3"):
+    told = r"set model\.path=FOLDER, model\.repo=OWNER/NAME or model\.embedded=tiny_sd3"
+    with pytest.raises(ConfigError, match=told):
         locate(ModelConfig(name="a"))
 
 

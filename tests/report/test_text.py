@@ -9,7 +9,7 @@ import pytest
 from fakes import METRICS, MODEL, OBJECTIVES, STEEP, FrozenDict, limits, measurement, objectives, pipeline, row
 from hypothesis import given
 from hypothesis import strategies as st
-from report.studies import study
+from report.studies import numbers, study
 from report.test_figures import random_weights, several_samples
 
 from quantlab.config import EvaluationConfig
@@ -18,7 +18,7 @@ from quantlab.metrics.images import IMAGE_METRICS, TOO_SMALL
 from quantlab.metrics.intervals import Interval, interval
 from quantlab.metrics.lpips import NO_TORCHVISION, NO_WEIGHTS, UNREADABLE
 from quantlab.metrics.registry import built_in
-from quantlab.outcomes import ErrorType, Failure, LargeSkipEntry, NoiseFloor, Placement, Pruned
+from quantlab.outcomes import ErrorType, Failure, LargeSkipEntry, Measurement, NoiseFloor, Placement, Pruned
 from quantlab.report import text
 from quantlab.report.text.outcomes import ERRORS
 from quantlab.report.text.values import bare, sentence
@@ -146,6 +146,23 @@ def test_a_cheaper_tie_names_what_it_ties_with(tmp_path: Path) -> None:
     assert text.reason_line(three, view.objectives).endswith(
         ", and this one is the cheapest of the 3 settings that tie at its cost or less"
     )
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "told"),
+    [(19.0, "), slower than the reference (1.9 times its latency): "), (10.1, "): "), (5.0, "): ")],
+)
+def test_a_winner_that_is_slower_than_the_reference_says_so_at_once(
+    tmp_path: Path, latency_ms: float, told: str
+) -> None:
+    def timed(spec: PipelineSpec) -> Measurement:
+        m = numbers(spec)
+        return measurement(
+            spec, m.metrics["snr_db"], int(m.metrics["memory_bytes"]), 10.0 if spec.is_reference else latency_ms
+        )
+
+    line = text.choice_line(study(tmp_path / "s", timed))
+    assert f"{latency_ms:.1f} ms{told}" in line
 
 
 def test_random_weights_are_said_not_to_be_judged(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from quantlab.config.units import human_bytes
 from quantlab.errors import StudyError
 from quantlab.metrics.budget import Budget, Limit
+from quantlab.metrics.latency import LATENCY_MS, TOLERANCE
 from quantlab.metrics.metric import Metric
 from quantlab.report.text.outcomes import row_figures
 from quantlab.report.text.values import bare, best, count, join, number
+from quantlab.study.rows import Row
 from quantlab.study.winner import IDEAL_POINT, NoWinner, Reason, Winner
 
 if TYPE_CHECKING:
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def choice_line(study: Study) -> str:
-    """The winner with its figures and the reason, or why there is none."""
+    """The winner with its figures, whether it is slower than the reference, and the reason; or why there is none."""
     if isinstance(study.winner, NoWinner):
         return no_winner_line(study.winner, study.budget, study.objectives, study.metrics)
     row = study.winner.row
     figures = f" ({row_figures(row.measurement, study.objectives)})" if row.measurement else ""
-    return f"trial {row.number}, {row.name}{figures}: {reason_line(study.winner, study.objectives)}"
+    what = f"trial {row.number}, {row.name}{figures}{_slower(study, row)}"
+    return f"{what}: {reason_line(study.winner, study.objectives)}"
 
 
 def winner_reason(study: Study) -> str:
@@ -79,6 +82,15 @@ def no_winner_line(
         f"none of the {choice.candidates} settings measured keeps the budget; the closest, trial {row.number}, "
         f"{row.name}{figures}, misses {join(missed)}"
     )
+
+
+def _slower(study: Study, row: Row) -> str:
+    """That a row is slower than the reference by more than a machine's noise; empty where it is not."""
+    reference = next((one.measurement for one in study.baseline_rows if one.spec.is_reference), None)
+    if reference is None or row.measurement is None or LATENCY_MS not in study.metrics:
+        return ""
+    ratio = row.measurement.metrics[LATENCY_MS.name] / reference.metrics[LATENCY_MS.name]
+    return f", slower than the reference ({ratio:.3g} times its latency)" if ratio > 1 + TOLERANCE else ""
 
 
 def _why(reason: Reason, objectives: Sequence[Metric]) -> str:

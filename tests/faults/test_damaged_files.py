@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes import sensitivities
 from faults.rules import answered, nothing_half_written
 from typed import Quantlab
+
+from quantlab.spec import Int8Spec
+from quantlab.study.sensitivities import save, sensitivity_path
 
 Damage = Callable[[bytes, random.Random], bytes | None]
 
@@ -30,6 +34,7 @@ STUDY = {
     "winner/export.json": ("verify",),
     "winner/quantization_config.json": ("verify",),
     "samples.safetensors": ("verify",),
+    "sensitivity-transformer.parquet": ("export", "trial=1"),
 }
 """A study's files, each with a command that reads it."""
 
@@ -82,10 +87,41 @@ def try_model(quantlab: Quantlab, model: Path, file: str, kind: str, seed: int =
     shutil.rmtree(copy)
 
 
+@pytest.fixture(scope="module")
+def whole_study(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study with layer sensitivities."""
+    copy = shutil.copytree(small_study, tmp_path_factory.mktemp("whole") / "small")
+    save(sensitivities({Int8Spec(): [1.0, 4.0]}, [100, 200]), sensitivity_path(copy, "transformer"))
+    return copy
+
+
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_study_is_answered(kind: str, quantlab: Quantlab, small_study: Path) -> None:
-    for file in ("journal.log", "config.yaml"):
-        try_study(quantlab, small_study, file, kind)
+def test_a_damaged_study_is_answered(kind: str, quantlab: Quantlab, whole_study: Path) -> None:
+    for file in ("journal.log", "config.yaml", "sensitivity-transformer.parquet"):
+        try_study(quantlab, whole_study, file, kind)
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut", "flipped", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("noise", "empty", "[]"))]
+)
+def test_a_damaged_cache_is_made_again(
+    kind: str, quantlab: Quantlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kind: what could be made again, but is read where it is there."""
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / "cache"))
+    run = (*RUN, "model.call.num_inference_steps=2", "evaluation.images=0")
+    whole = quantlab(*run)
+    answered(whole)
+    kept = sorted(file for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert len(kept) > 1
+    for seed, file in enumerate(kept):
+        damage(file, kind, seed)
+    again = quantlab(*run)
+    answered(again)
+    assert [line for line in again.out.splitlines() if "SNR" in line] == [
+        line for line in whole.out.splitlines() if "SNR" in line
+    ]
+    nothing_half_written(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +133,9 @@ def test_a_damaged_study_is_answered(kind: str, quantlab: Quantlab, small_study:
     ],
 )
 def test_a_damaged_export_or_sample_set_is_answered(
-    file: str, kind: str, quantlab: Quantlab, small_study: Path
+    file: str, kind: str, quantlab: Quantlab, whole_study: Path
 ) -> None:
-    try_study(quantlab, small_study, file, kind)
+    try_study(quantlab, whole_study, file, kind)
 
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "gone", "noise", "[]", "{"])
@@ -113,10 +149,10 @@ def test_a_damaged_model_is_answered(kind: str, quantlab: Quantlab, random_sd3: 
 @pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("file", [*STUDY, *MODEL])
 def test_a_file_that_is_damaged_in_many_places_is_answered(
-    file: str, kind: str, quantlab: Quantlab, small_study: Path, random_sd3: Path
+    file: str, kind: str, quantlab: Quantlab, whole_study: Path, random_sd3: Path
 ) -> None:
     for seed in range(8 if kind in ("cut", "flipped", "noise") else 1):
         if file in STUDY:
-            try_study(quantlab, small_study, file, kind, seed)
+            try_study(quantlab, whole_study, file, kind, seed)
         else:
             try_model(quantlab, random_sd3, file, kind, seed)

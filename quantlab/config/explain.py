@@ -102,6 +102,8 @@ def _short(text: str) -> str:
 def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> ConfigError:
     """The error for a field or group that a command has not, with the nearest of those that it has."""
     taken = groups(command)
+    written = [override.key_or_group for override in map(parse, overrides) if override]
+    field = next((key for key in written if key.startswith(f"{field}.")), field)
     names = list(dict.fromkeys([*field_names(command), *taken, *_limits(field)]))
     given = [
         value

@@ -416,9 +416,11 @@ def lines(draw: st.DrawFn, commands: tuple[str, ...] = tuple(COMMANDS)) -> list[
 
 
 def named(words: list[str]) -> list[str]:
-    """What was typed in a line, of which its refusal must name some."""
+    """What was typed in a line, of which its refusal must name some: options, parts of them in quotes, flags, words."""
     keys = [re.split("[=:@ ]", word.lstrip("+~- "), maxsplit=1)[0] for word in words[1:]]
-    return [*filter(None, keys), *filter(None, words[1:])]
+    parts = [repr(part) for key in keys if "." in key for part in key.split(".")]
+    flags = [word.partition("=")[0] for word in words[1:] if word.startswith("-")]
+    return [*filter(None, keys), *parts, *flags, *filter(None, words[1:])]
 
 
 IN_ANY_CASE = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))

@@ -144,7 +144,13 @@ def _wrong_value(command: str, full_key: str, message: str, overrides: Sequence[
             return ConfigError(f"{key}={value} {_shape(command, key)}")
         if "is incompatible with type hint" in message:
             return ConfigError(f"{key}={value} holds something of the wrong kind at {full_key}")
-    if not full_key or any(part in message for part in _UNREADABLE):
+    deeper = next(
+        (override.key_or_group for override in written if override.key_or_group.startswith(f"{full_key}.")), ""
+    )
+    if full_key and deeper:
+        return no_option(command, deeper, overrides)
+    is_ours = any(_meet(full_key, name) for name in (*field_names(command), *free_places(command)))
+    if not is_ours or any(part in message for part in _UNREADABLE):
         return _unusable(command, message, overrides)
     if "nterpolation" in message:  # raised where it is resolved, which another field may do
         return ConfigError(f"{culprit(command, overrides) or full_key}: {message}")

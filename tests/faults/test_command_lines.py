@@ -319,6 +319,7 @@ FOUND: tuple[tuple[str, ...], ...] = (
     *(("report", "study=a\nb"), ("report", "study=a\x1b[31mb"), ("sensitivity", "sensitivity.shares=a\tb")),
     # flags
     *(("sweep", "-sc"), ("sweep", "--resolve"), ("sweep", "--cfg", "nope"), ("sweep", "--experimental-rerun", "nope")),
+    *(("run", "--help", "model={a:range(1,3)}"), ("report", MAKE, "study.x=")),
     *(("run", "--config-path", "/no/such"), ("run", "--shell-completion", "study=[*]"), ("run", "--info", "nope")),
 )
 """Lines that once were answered badly."""

@@ -15,7 +15,7 @@ check: $(STAMP)        ## lint, types and the tests that need no model, beside e
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target types fast lint
 
 test: $(STAMP) lint types   ## what continuous integration runs: lint, types and every test but the long ones
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not long"
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not long" tests/test_api.py tests
 
 test-long: $(STAMP)    ## the other tests: run before a release
 	$(PY) -m pytest -q -n 2 --dist loadfile -m long

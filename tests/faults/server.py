@@ -160,6 +160,9 @@ def serve(where: str) -> None:
 
 def _run(words: list[str], where: str, log: str, kill_at: tuple[str, int] | None, largest: int | None) -> None:
     """Run a command instead of serving."""
+    import torch
+
+    torch.set_num_threads(1)  # makes the thread pool of this process, which the first of several threads would not
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 1)
     os.dup2(1, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

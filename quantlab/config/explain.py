@@ -115,7 +115,7 @@ def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> Config
     near = near or [repr(name) for name in _nearest_names(field, names)]
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     parent = _first_unknown(field, names).rpartition(".")[0]
-    siblings = [name for name in names if name.rpartition(".")[0] == parent]
+    siblings = [name for name in names if name.rpartition(".")[0] == parent] or [n for n in names if "." not in n]
     return ConfigError(f"quantlab {command} has no option {field!r}{hint}; choose from {', '.join(siblings)}")
 
 

@@ -116,6 +116,7 @@ from quantlab.config import COMMANDS
         # budgets that nothing can keep
         ("sweep budget.memory_bytes.max=0", ["budget.memory_bytes.max=0", "beyond what any setting can have"]),
         ("sweep budget.snr_db.min=101", ["budget.snr_db.min=101", "beyond what any setting can have"]),
+        ("report study.x=1", ["no option 'study.x' (did you mean 'study'?); choose from study, "]),
         # nothing where something must be, and fields that another one makes void
         ("run model.prompts=[]", ["model.prompts=[] is empty"]),
         ("run model.repo=owner/name", ["model.repo='owner/name' has no effect", "model.embedded=null"]),

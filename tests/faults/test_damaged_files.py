@@ -138,7 +138,7 @@ def test_a_damaged_export_or_sample_set_is_answered(
     try_study(quantlab, whole_study, file, kind)
 
 
-@pytest.mark.parametrize("kind", ["cut", "empty", "gone", "noise", "[]", "{"])
+@pytest.mark.parametrize("kind", ["cut", "gone", "[]"])  # a third of the files each
 def test_a_damaged_model_is_answered(kind: str, quantlab: Quantlab, random_sd3: Path) -> None:
     for file in MODEL[sorted(DAMAGES).index(kind) % 3 :: 3]:
         try_model(quantlab, random_sd3, file, kind)

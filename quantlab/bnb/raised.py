@@ -37,5 +37,6 @@ def is_bug(error: Exception) -> bool:
 def in_one_line(error: BaseException, length: int = 300) -> str:
     """The beginning of what an error says, after its type where that says more."""
     said = " ".join(str(error).split())[:length]
-    parts = [type(error).__name__ if type(error) is not Exception or not said else "", said]
-    return ": ".join(filter(None, parts))
+    if not said:
+        return type(error).__name__
+    return said if type(error) is Exception else f"{type(error).__name__}: {said}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from quantlab.config.overrides import prepared
@@ -22,6 +23,8 @@ def _is_composable(command: str, word: str) -> bool:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             OmegaConf.to_container(compose(command, overrides=prepared(command, [word])), resolve=True)
+    except MissingConfigException:  # an option of a folder of the user's own; one that is nowhere, Hydra names itself
+        return True
     except Exception:  # Hydra and OmegaConf raise whatever a word happens to break
         return False
     return True

@@ -102,15 +102,10 @@ def _short(text: str) -> str:
 def no_option(command: str, field: str, overrides: Sequence[str] = ()) -> ConfigError:
     """The error for a field or group that a command has not, with the nearest of those that it has."""
     taken = groups(command)
-    written = [override.key_or_group for override in map(parse, overrides) if override]
-    field = next((key for key in written if key.startswith(f"{field}.")), field)
+    parsed = [override for override in map(parse, overrides) if override]
+    field = next((one.key_or_group for one in parsed if one.key_or_group.startswith(f"{field}.")), field)
     names = list(dict.fromkeys([*field_names(command), *taken, *_limits(field)]))
-    given = [
-        value
-        for override in map(parse, overrides)
-        if override and override.key_or_group == field
-        for value in values(override)
-    ]
+    given = [value for override in parsed if override.key_or_group == field for value in values(override)]
     near = [f"{group}={value}" for value in given for group in taken if value in options(group)]
     near = near or [repr(name) for name in _nearest_names(field, names)]
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""

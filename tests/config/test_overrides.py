@@ -8,6 +8,7 @@ import pytest
 
 from quantlab.config import COMMANDS, LimitConfig
 from quantlab.config.compose import compose
+from quantlab.config.culprit import culprit
 from quantlab.config.overrides import prepared
 from quantlab.config.schema import groups, options
 from quantlab.errors import ConfigError
@@ -152,3 +153,9 @@ def test_a_group_that_a_command_does_not_take_is_no_option_of_it() -> None:
 def test_every_usual_option_of_a_group_is_there(command: str) -> None:
     for group, usual in groups(command).items():
         assert usual in options(group)
+
+
+def test_an_option_of_a_folder_of_one_s_own_is_not_taken_for_the_culprit() -> None:
+    """Kind: what the search composes by itself, without the folder that --config-dir names."""
+    assert culprit("run", ["model=elsewhere", "evaluation.images=${nowhere}"]) == "evaluation.images=${nowhere}"
+    assert culprit("run", ["model=elsewhere"]) is None

@@ -33,7 +33,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         flags.append(word)
         if actions[name].nargs is None and not value:
             value = next(rest, "")
-            if not value:
+            if not value or value.startswith("-"):
                 raise ConfigError(f"{name} must be followed by a value")
             flags.append(value)
         if actions[name].choices and value not in actions[name].choices:

@@ -8,10 +8,11 @@ def hush() -> None:
     """Lower the log levels of the libraries that load and run a pipeline; works best before they are imported."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")  # what it logs as an error, it raises as well
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("bitsandbytes", "transformers", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("diffusers").setLevel(logging.CRITICAL)
 
 
 def hide_progress() -> None:

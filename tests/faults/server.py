@@ -138,6 +138,8 @@ def serve(where: str) -> None:
     """Run a study, then commands as they are asked for on standard input, each in a process that is forked."""
     import quantlab.cli.verify  # noqa: F401
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a shell's `nohup` or `&` has them ignored, and so would quantlab
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     answers = os.dup(1)
     os.dup2(2, 1)
     os.write(answers, b"%d\n" % _status(["sweep", *SMALL], where))

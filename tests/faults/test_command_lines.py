@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "signs": ("a=b", "a#b", "a:b", "%d", "{}{}", "a\\", "@a", "*", "!x"),
     "several": ("a,b", "1,2", "range(1,3)", "choice(a,b)", "glob(*)", "interval(0,1)", "sort(2,1)", "int(abc)"),
     "interpolation": ("${nowhere}", "${oc.env:NO_SUCH_VARIABLE}", "${", "${a:b}", "${.}", "${oc.decode:'['}", "$a"),
-    "path": ("/no/such/path", "../..", "nowhere.py", "/dev/null", "."),
+    "path": ("/dev/null/path", "../..", "nowhere.py", "/dev/null", "."),
     "Unicode": ("ä", "日本", "😀", "a\u202eb", "\udcff", "\u2028"),
     "control": ("a\tb", "a\nb", "a\x1b[31mb", "\x07", "\x7f", "a\rb"),
     "long": ("x" * 5000, "[" + "1," * 2000 + "1]"),
@@ -320,7 +320,7 @@ FOUND: tuple[tuple[str, ...], ...] = (
     # flags
     *(("sweep", "-sc"), ("sweep", "--resolve"), ("sweep", "--cfg", "nope"), ("sweep", "--experimental-rerun", "nope")),
     *(("run", "--help", "model={a:range(1,3)}"), ("report", MAKE, "study.x=")),
-    *(("run", "--config-path", "/no/such"), ("run", "--shell-completion", "study=[*]"), ("run", "--info", "nope")),
+    *(("run", "--config-path", "/no/such"), ("run", "-cd", "-device="), ("run", "--info", "nope")),
 )
 """Lines that once were answered badly."""
 

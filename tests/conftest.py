@@ -33,6 +33,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["QUANTLAB_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_turns() -> Iterator[None]:
+    """On a CPU, nothing is timed in turns with the reference: most tests look at no latency."""
+    from quantlab.metrics import latency
+
+    before, latency.MOST_ROUNDS = latency.MOST_ROUNDS, 0
+    yield
+    latency.MOST_ROUNDS = before
+
+
 @pytest.fixture(scope="session")
 def lab():
     """A lab on tiny_sd3: 2 prompts x 2 timesteps, on the CPU."""

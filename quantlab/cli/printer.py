@@ -11,7 +11,6 @@ from quantlab.cli.console import console, duration
 from quantlab.cli.progress import Bar, Lines, Progress
 from quantlab.config import StudyConfig
 from quantlab.metrics.metric import Metric
-from quantlab.metrics.registry import measured
 from quantlab.outcomes import Failure, LargeSkipEntry, Pruned
 from quantlab.report.text import (
     count,
@@ -74,7 +73,7 @@ class EventPrinter:
         self, config: StudyConfig, progress: Progress | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config, self._clock = config, clock
-        self._objectives: tuple[Metric, ...] = measured(config.metrics, config.objectives)[1]
+        self._objectives: tuple[Metric, ...] = ()
         self._progress = progress or (Bar() if console.is_terminal else Lines())
         self.stopped = False
         self.can_stop = False
@@ -116,6 +115,7 @@ class EventPrinter:
                 console.print(f"note: {images_skipped_line(event.name, event.reason, event.message)}")
 
     def _study(self, event: StudyOpened) -> None:
+        self._objectives = event.objectives
         console.print(f"study {event.folder.name} in {event.folder}/")
         if event.repaired_bytes:
             console.print(f"note: the journal's last line was incomplete and {event.repaired_bytes} bytes were cut off")

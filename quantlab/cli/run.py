@@ -17,6 +17,7 @@ from quantlab.report.text import (
     noise_floor_line,
     placement_line,
 )
+from quantlab.report.text.host_bound import HOST_BOUND
 from quantlab.report.text.values import measured
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.spec.names import plain_name
@@ -42,13 +43,15 @@ _OF_METHOD = {
 
 def main(config: RunConfig) -> int:
     """Measure one setting, every component alike, and print it."""
-    model, metrics = config.model, resolve(config.metrics)
+    model = config.model
+    resolve(config.metrics)  # what is no metric ends before anything is opened
     check_components(model.components)
     one = compose_spec(config.quant, _skip(config), model.dtype.value)
     spec = PipelineSpec.everywhere(one, model.components)
     name = plain_name(spec, model.dtype.value, model.skips)
     setup = LabSetup(model, config.evaluation, config.device, config.lab, portable(config.metrics, ()))
     with open_executor(setup, config.executor) as executor:
+        metrics = resolve(config.metrics, device=executor.device)
         description = executor.submit(Describe()).result()
         console.print(placement_line(description.placement))
         measurement = executor.submit(Evaluate(spec)).result()
@@ -65,6 +68,8 @@ def main(config: RunConfig) -> int:
     console.print(
         f"{layers} quantized, {measurement.layers_kept} kept; peak memory by {measurement.peak_memory_source}"
     )
+    if measurement.is_host_bound:
+        console.print(f"host-bound: {HOST_BOUND}")
     console.print(noise_floor_line(floor))
     for note in measurement.notes:
         console.print(f"note: {large_skip_entry_line(note)}")

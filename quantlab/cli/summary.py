@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from quantlab.cli.console import console, width
 from quantlab.cli.tables import rows_table
-from quantlab.config.commands import METRICS
+from quantlab.config.commands import LATENCIES, METRICS
 from quantlab.errors import StudyError
 from quantlab.metrics.memory import PEAK_MEMORY_BYTES
 from quantlab.metrics.metric import Metric
@@ -73,7 +73,7 @@ def _columns(study: Study) -> list[Metric]:
     further = [
         metric
         for metric in study.metrics
-        if metric.name in {PEAK_MEMORY_BYTES.name, *limited} or metric.name not in METRICS
+        if metric.name in {PEAK_MEMORY_BYTES.name, *limited} or metric.name not in (*METRICS, *LATENCIES)
     ]
     return [*study.objectives, *(metric for metric in further if metric.name not in objectives)]
 

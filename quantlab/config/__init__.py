@@ -2,6 +2,7 @@
 
 from quantlab.config.commands import (
     COMMANDS,
+    LATENCIES,
     METRICS,
     OBJECTIVES,
     ExportConfig,
@@ -29,6 +30,7 @@ from quantlab.config.study import (
 
 __all__ = [
     "COMMANDS",
+    "LATENCIES",
     "METRICS",
     "OBJECTIVES",
     "ArchitectureConfig",

@@ -19,11 +19,14 @@ from quantlab.config.study import (
     SpaceConfig,
 )
 
-METRICS = ("snr_db", "rel_l2", "cosine", "memory_bytes", "bits_per_weight", "peak_memory_bytes", "latency_ms")
-"""What is measured of every setting unless ``metrics`` says otherwise."""
+METRICS = ("snr_db", "rel_l2", "cosine", "memory_bytes", "bits_per_weight", "peak_memory_bytes", "latency")
+"""What is measured of every setting unless ``metrics`` says otherwise; latency stands for `LATENCIES`."""
 
-OBJECTIVES = ("snr_db", "memory_bytes", "latency_ms")
-"""What a study optimises unless ``objectives`` says otherwise."""
+LATENCIES = ("device_ms", "host_ms", "latency_ms")
+"""What is measured of latency on CUDA; on a CPU the last alone."""
+
+OBJECTIVES = ("snr_db", "memory_bytes", "latency")
+"""What a study optimises unless ``objectives`` says otherwise; latency is device_ms on CUDA, else latency_ms."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MissingMandatoryValue
 from omegaconf.errors import OmegaConfBaseException
 
-from quantlab.config.commands import METRICS
+from quantlab.config.commands import LATENCIES, METRICS
 from quantlab.config.culprit import culprit
 from quantlab.config.overrides import parse, values
 from quantlab.config.schema import field_names, free_places, groups, options
@@ -163,10 +163,11 @@ def _shape(command: str, key: str) -> str:
 def _no_limit(key: str, value: str) -> QuantlabError:
     """The error for a metric's limit that says neither max nor min, such as ``budget.memory_bytes=3``."""
     metric = key.rpartition(".")[2]
-    if metric in METRICS:
+    usual = (*METRICS, *LATENCIES)
+    if metric in usual:
         wishes = " or ".join(f"{name}={value}" for name in _limits(f"{key}.")[1:])
         return ConfigError(f"{key}={value} is no limit; write {wishes}")
-    return ConfigError(f"{unknown('budget', metric, METRICS)} Write a limit as budget.METRIC.max=VALUE or .min=VALUE")
+    return ConfigError(f"{unknown('budget', metric, usual)} Write a limit as budget.METRIC.max=VALUE or .min=VALUE")
 
 
 def _limits(field: str) -> list[str]:

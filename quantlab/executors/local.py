@@ -73,6 +73,13 @@ class LocalExecutor:
     ) -> None:
         self._close()
 
+    @property
+    def device(self) -> str:
+        """The type of device that it measures on."""
+        from quantlab.pipelines.load import resolve_device
+
+        return resolve_device(self._setup.device).type
+
     def submit(self, task: Task) -> Future[Outcome]:
         """Do a task now; the future is done when it is returned.
 

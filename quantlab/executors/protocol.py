@@ -40,6 +40,15 @@ class Executor(Protocol):
 
     slots: int
 
+    @property
+    def device(self) -> str:
+        """The type of device that it measures on, "cuda" or "cpu"; no model is loaded for it.
+
+        Raises:
+            ConfigError: where the device that is asked for is not there.
+        """
+        ...
+
     def submit(self, task: Task) -> Future[Outcome]:
         """Begin a task.
 

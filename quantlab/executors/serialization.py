@@ -73,11 +73,11 @@ def _pruner(data: dict[str, Any]) -> RacingPruner:
     return RacingPruner(tuple(_rule(**rule) for rule in data["rules"]), tuple(rivals), data["confidence"])
 
 
-def _rule(metric: str, sign: int, paired: dict[str, Any] | None) -> Rule:
+def _rule(metric: str, sign: int, paired: dict[str, Any] | None, tolerance: float = 0.0) -> Rule:
     if paired is None:
-        return Rule(metric, sign, None)
+        return Rule(metric, sign, None, tolerance)
     floor = None if paired["floor"] is None else tuple(paired["floor"])
-    return Rule(metric, sign, Paired(**{**paired, "floor": floor}))
+    return Rule(metric, sign, Paired(**{**paired, "floor": floor}), tolerance)
 
 
 def _sensitivities(data: dict[str, Any]) -> Task:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantlab.metrics.images import IMAGE_METRICS
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement
 from quantlab.report.text import (
@@ -87,7 +86,7 @@ def _value(metric: Metric, m: Measurement | None) -> str:
 
 
 def _interval(metric: Metric, m: Measurement | None) -> str:
-    known = interval(metric, m.samples) if m else None
+    known = m.interval(metric) if m else None
     if known is None:
         return ""
     return number(metric, known.low) + ("" if known.low == known.high else f" to {number(metric, known.high)}")

@@ -11,7 +11,6 @@ from quantlab.export.configs import CONFIG_FILE, EXPORT_FILE, VERSION, component
 from quantlab.export.load_script import load_script
 from quantlab.export.readme import readme
 from quantlab.files import written
-from quantlab.metrics.intervals import interval
 from quantlab.outcomes import Failure, Measurement, Pruned
 from quantlab.report.text import MEANINGLESS, failure_line, study_notes
 from quantlab.study.rows import Row
@@ -93,7 +92,7 @@ def _metrics(study: Study, m: Measurement) -> dict[str, dict[str, float | None]]
     found: dict[str, dict[str, float | None]] = {}
     for metric in dict.fromkeys((*study.objectives, *study.metrics)):
         if metric.name in m.metrics and (m.fidelity_is_meaningful or not metric.fidelity):
-            known = interval(metric, m.samples)
+            known = m.interval(metric)
             value = float(m.metrics[metric.name])
             found[metric.name] = {
                 "value": value,

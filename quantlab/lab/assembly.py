@@ -63,6 +63,11 @@ class Assembly:
         self.resolve(spec)
         return {name: self.caches[name].assemble(one) for name, one in spec.items()}
 
+    def restore(self) -> None:
+        """Make the components the references again, wherever their weights are; what was made is kept."""
+        for cache in self.caches.values():
+            cache.restore()
+
     def clear(self) -> None:
         """Restore the references and drop every made layer."""
         for cache in self.caches.values():

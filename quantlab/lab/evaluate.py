@@ -7,21 +7,25 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from quantlab.bnb.skip import Resolution
 from quantlab.errors import ConfigError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.assembly import Assembly
+from quantlab.lab.clocks import Clock, Turns
 from quantlab.lab.own_metrics import computed, observers
 from quantlab.lab.provenance import gpu_state
-from quantlab.lab.replay import Replay, Stop, replay
+from quantlab.lab.replay import Before, Replay, Stop, columns, replay
 from quantlab.lab.samples import SampleSet
+from quantlab.metrics import latency
 from quantlab.metrics.memory import weight_bytes
 from quantlab.metrics.metric import Evidence, Metric
 from quantlab.outcomes import Measurement, Pruned, SampleResult
 from quantlab.spec import PipelineSpec
+
+WATCHED = 2
+"""Samples of each component whose kernels are watched on CUDA: they take the same time again within 1 %."""
 
 
 class Pruner(Protocol):
@@ -33,7 +37,7 @@ class Pruner(Protocol):
         ...
 
     def dominated_by(self, samples: Sequence[SampleResult], metrics: Mapping[str, float]) -> int | None:
-        """Number of the row that beats a setting, from its results so far and its static metrics."""
+        """Number of the row that beats a setting, from its results so far and the metrics that are known before."""
         ...
 
 
@@ -67,14 +71,20 @@ def evaluate(
     """
     start = time.perf_counter()
     resolutions = assembly.assemble(spec)
-    stop: Stop | None = None
-    if pruner is not None:  # it is told what is known before the first forward
-        before = Evidence(assembly.components, {}, 0, weight_bytes(assembly.components.values()))
-        stop = _told(pruner, {metric.name: computed(metric, before) for metric in metrics if metric.static})
-    result = replay(assembly.components, sample_set, device, warmup, observers(metrics), stop)
-    # Weighed after the forwards: on a CPU, int8 with `has_fp16_weight` makes its codes at the first.
-    stored_bytes = weight_bytes(assembly.components.values())
-    evidence = Evidence(assembly.components, result.columns, result.peak_bytes, stored_bytes)
+    result = replay(
+        assembly.components,
+        sample_set,
+        device,
+        warmup,
+        observers(metrics),
+        None if pruner is None else _told(pruner, assembly, metrics),
+        WATCHED if any(metric.watched for metric in metrics) else 0,
+        _clock(assembly, spec, sample_set, device),
+        # after a forward: on a CPU, int8 with `has_fp16_weight` makes its codes there, and 4 bit casts its biases
+        lambda: weight_bytes(assembly.components.values()),
+    )
+    seen = result.columns, result.peak_bytes, result.weight_bytes, columns(result.watched)
+    evidence = Evidence(assembly.components, *seen)
     found = {metric.name: computed(metric, evidence) for metric in metrics}
     for name, value in found.items():
         if not math.isfinite(value):
@@ -94,8 +104,25 @@ def evaluate(
     return Pruned(result.dominated_by, pruner.confidence, len(sample_set.samples), measurement)
 
 
-def _told(pruner: Pruner, static: Mapping[str, float]) -> Stop:
-    return lambda results: pruner.dominated_by(results, static)
+def _clock(assembly: Assembly, spec: PipelineSpec, sample_set: SampleSet, device: torch.device) -> Clock:
+    """On a CPU the setting takes turns with the reference; CUDA has the kernels' own time for what drifts."""
+    if device.type == "cuda" or not latency.MOST_ROUNDS:
+        return Clock(device)
+    return Turns(assembly, spec, sample_set.reference_ms, device)
+
+
+def _told(pruner: Pruner, assembly: Assembly, metrics: Sequence[Metric]) -> Stop:
+    """Asks a pruner, and tells it of metrics what is known before the samples are run."""
+    known: dict[str, float] = {}
+
+    def stop(results: Sequence[SampleResult], before: Before) -> int | None:
+        if not known:
+            evidence = Evidence(assembly.components, {}, 0, before.weight_bytes, columns(before.watched))
+            early = [metric for metric in metrics if metric.static or metric.watched]
+            known.update({metric.name: computed(metric, evidence) for metric in early})
+        return pruner.dominated_by(results, known)
+
+    return stop
 
 
 def _measurement(
@@ -105,8 +132,9 @@ def _measurement(
         spec=spec,
         metrics=FrozenDict(metrics),
         samples=result.samples,
-        forward_s=float(np.sum(result.columns["latency_ms"])) / 1e3,
-        warmup_s=sum(result.warmup_ms) / 1e3,
+        watched=result.watched,
+        forward_s=result.forward_s,
+        warmup_s=result.warmup_s,
         layers_quantized=sum(len(one.quantized) for one in resolutions),
         layers_kept=sum(len(one.kept) for one in resolutions),
         parameters_quantized=sum(one.parameters_quantized for one in resolutions),

@@ -83,11 +83,13 @@ class Lab:
         needs_sensitivities: bool = False,
         pipeline: DiffusionPipeline | None = None,
     ) -> None:
-        self.model, self.evaluation = model, evaluation
-        self.metrics = resolve(tuple(metrics) or METRICS)
+        self.model, self.evaluation, named = model, evaluation, tuple(metrics) or METRICS
+        resolve(named)  # what is no metric ends before anything is loaded
         file = None if samples_file is None else Path(samples_file)
-        parts = open_parts(model, evaluation, device, config or LabConfig(), file, needs_sensitivities, pipeline)
+        how = config or LabConfig(), file, needs_sensitivities, pipeline
+        parts = open_parts(model, evaluation, device, *how)
         self.device, self.source, self.plan = parts.device, parts.source, parts.plan
+        self.metrics = resolve(named, device=parts.device.type)
         self.provenance, self.sample_set = parts.provenance, parts.sample_set
         self._held_out: SampleSet | None = None
         self.reference, self._assembly, self._closing = parts.reference, parts.assembly, parts.closing
@@ -134,7 +136,6 @@ class Lab:
     @property
     def description(self) -> LabDescription:
         """What the lab is: model, samples, layers, placement, versions."""
-        open_s, recording_s = self._seconds
         return LabDescription(
             model_fingerprint=self.source.fingerprint,
             samples_fingerprint=self.sample_set.fingerprint,
@@ -142,8 +143,8 @@ class Lab:
             layers=FrozenDict({name: cache.described for name, cache in self.layer_caches.items()}),
             placement=self.plan.placement,
             provenance=frozen(self.provenance),
-            open_s=open_s,
-            recording_s=recording_s,
+            open_s=self._seconds[0],
+            recording_s=self._seconds[1],
         )
 
     def resolve(self, spec: Measurable) -> dict[str, Resolution]:

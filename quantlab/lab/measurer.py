@@ -25,14 +25,15 @@ from torch import nn
 from quantlab.files import cache_folder, written
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.activations import THRESHOLDS, Calls, Statistics, calls_of
+from quantlab.lab.clocks import Clock, forward
 from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.layer_cache import LayerCache
-from quantlab.lab.replay import forward, timed
+from quantlab.lab.layer_times import device_times
 from quantlab.lab.resume import Prefix
 from quantlab.lab.samples import Sample
 from quantlab.metrics.memory import layer_bytes, weight_bytes
 from quantlab.outcomes import SensitivityTable
-from quantlab.outcomes.sensitivity_table import COLUMNS, IDENTITY_FIELDS, OUTLIER_SHARE
+from quantlab.outcomes.sensitivity_table import COLUMNS, DEVICE_COLUMNS, IDENTITY_FIELDS, OUTLIER_SHARE
 from quantlab.spec import Int8Spec, QuantSpec, ReferenceSpec
 
 LAYER_REPEATS = 7
@@ -93,6 +94,9 @@ class SensitivityMeasurer:
             by_sample.append(self._kept(file, work, count * len(self._specs)))
             so_far(count)
         costs = self._kept(folder / "costs.parquet", self._costs, count * sum(map(len, keys)))
+        if self._device.type == "cuda":
+            times = self._kept(folder / "device-times.parquet", self._device_times, len(costs))
+            costs = costs.merge(times, on=["layer", "scheme"])
         return SensitivityTable(
             component=self._layer_cache.name,
             table=_joined(costs, by_sample),
@@ -186,10 +190,13 @@ class SensitivityMeasurer:
         whole = {"reference_bytes": weight_bytes([component]), "reference_latency_ms": self._reference_ms()}
         return [{**line, **whole} for layer in self._layers for line in lines[layer]]
 
+    def _device_times(self) -> _Lines:
+        specs = (*self._specs, *self._others)
+        return device_times(self._layer_cache, self._layers, specs, self._samples[0], self._device)
+
     def _reference_ms(self) -> float:
         sample, component = self._samples[0], self._layer_cache.component
-        times = [timed(lambda: forward(component, sample), self._device)[1] for _ in range(LAYER_REPEATS)]
-        return statistics.median(times)
+        return _median_ms(lambda: forward(component, sample), self._device)
 
     def _layer_costs(self, layer: str, unit: str, calls: Calls) -> _Lines:
         plain = self._layer_cache.component.get_submodule(layer)
@@ -218,7 +225,12 @@ def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> floa
         return 0.0
     for _ in range(2):
         round_()
-    return statistics.median(timed(round_, device)[1] for _ in range(LAYER_REPEATS))
+    return _median_ms(round_, device)
+
+
+def _median_ms(run: Callable[[], torch.Tensor], device: torch.device) -> float:
+    clock = Clock(device)
+    return statistics.median(clock.timed(run)[1]["latency_ms"] for _ in range(LAYER_REPEATS))
 
 
 def _joined(costs: pd.DataFrame, by_sample: list[pd.DataFrame]) -> pd.DataFrame:
@@ -229,4 +241,4 @@ def _joined(costs: pd.DataFrame, by_sample: list[pd.DataFrame]) -> pd.DataFrame:
     given = every.groupby("layer", as_index=False).agg({"largest_activation": "max", **shares})
     signal = sum(frame["signal"].iloc[0] for frame in by_sample)
     joined = costs.merge(errors, on=["layer", "scheme"], how="left").merge(given, on="layer").assign(signal=signal)
-    return joined[[*COLUMNS, *shares]]
+    return joined[[*COLUMNS, *(name for name in DEVICE_COLUMNS if name in joined), *shares]]

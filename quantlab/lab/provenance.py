@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from quantlab.metrics.latency import IN_TURNS
+
 _PACKAGES = ("quantlab-bnb", "torch", "bitsandbytes", "diffusers", "transformers", "accelerate")
 
 
@@ -28,7 +30,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         with _nvml(device) as (nvml, _):
             where["driver"] = nvml.nvmlSystemGetDriverVersion() if nvml else None
     else:
-        where = {"device": f"CPU ({platform.machine()})", "threads": torch.get_num_threads()}
+        where = {"device": f"CPU ({platform.machine()})", "threads": torch.get_num_threads(), "latency": IN_TURNS}
     return {**where, "python": platform.python_version(), "versions": versions}
 
 

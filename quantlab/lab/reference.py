@@ -6,6 +6,7 @@ Text encoders are on the device only while prompts are embedded, the pipeline's 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from quantlab.config import EvaluationConfig
 from quantlab.config.prompts import held_out, recorded_prompts
 from quantlab.errors import ConfigError
 from quantlab.lab import samples as sample_sets
+from quantlab.lab.clocks import reference_ms
 from quantlab.lab.images import decoding_in_float32
 from quantlab.lab.memory import collect
 from quantlab.lab.offloading import offloaded, onto_host, place_encoders, split
@@ -133,7 +135,8 @@ class Reference:
             for component in self.components.values():
                 stack.enter_context(offloaded(component, self._device) if self._streamed else contextlib.nullcontext())
             call = stack.enter_context(self.called(*prompts))
-            return sample_sets.record(call, self.components, model, evaluation, indices, images)
+            found = sample_sets.record(call, self.components, model, evaluation, indices, images)
+        return dataclasses.replace(found, reference_ms=reference_ms(self.components, found.samples, self._device))
 
     def _embed(self, call: Caller, prompts: list[str]) -> None:
         """Embed prompts, after which the encoders leave; those of a pipeline without ``encode_prompt`` stay."""

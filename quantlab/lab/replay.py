@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,23 +20,36 @@ from torch import nn
 from quantlab.arrays import Array
 from quantlab.errors import NonFiniteOutputError
 from quantlab.frozen import FrozenDict
+from quantlab.lab.clocks import Clock
+from quantlab.lab.kernel_times import kernel_times
 from quantlab.lab.kernels import kernel_errors
-from quantlab.lab.memory import peak_above_start
 from quantlab.lab.samples import Sample, SampleSet
+from quantlab.lab.warm_up import warm_up
 from quantlab.metrics import prediction
 from quantlab.outcomes import SampleResult
 from quantlab.pipelines.tensors import digests
 
-SETTLED = 0.02
-"""Warm-up on CUDA ends when two forwards in a row differ by no more than this share."""
-
-WARMUP_MOST = 8
-"""Forwards after which warm-up on CUDA ends in any case."""
+REST_S = 0.05
+"""Seconds that a card rests before a forward whose kernels are watched: at its power limit it is up to 4 % slower."""
 
 Observe = Callable[[Any, Any], Mapping[str, Any]]
 """Called with a sample's output and the reference's; see `quantlab.metrics.Metric.observe`."""
 
-Stop = Callable[[Sequence[SampleResult]], int | None]
+
+@dataclass(frozen=True)
+class Before:
+    """What is known before the samples are run.
+
+    Attributes:
+        weight_bytes: what the components hold after a forward, quantization state included.
+        watched: forwards whose kernels were watched.
+    """
+
+    weight_bytes: int
+    watched: tuple[SampleResult, ...]
+
+
+Stop = Callable[[Sequence[SampleResult], Before], int | None]
 """Called with the results so far; None to go on, or the number of the row that beats the setting."""
 
 
@@ -44,7 +59,10 @@ class Replay:
 
     Attributes:
         samples: one a sample.
-        warmup_ms: one a forward before them.
+        watched: forwards whose kernels were watched, with their ``device_ms``; empty on a CPU.
+        forward_s: seconds of the samples' forwards, the reference's turns among them.
+        warmup_s: seconds of the other forwards: before them, and watched.
+        weight_bytes: as of `Before`.
         peak_bytes: the most that a forward took on top of what was held before it.
         peak_source: how the peak was seen.
         output_sha256: digest of all outputs.
@@ -52,7 +70,10 @@ class Replay:
     """
 
     samples: tuple[SampleResult, ...]
-    warmup_ms: tuple[float, ...]
+    watched: tuple[SampleResult, ...]
+    forward_s: float
+    warmup_s: float
+    weight_bytes: int
     peak_bytes: int
     peak_source: str
     output_sha256: str
@@ -61,13 +82,18 @@ class Replay:
     @property
     def columns(self) -> dict[str, Array]:
         """What was observed, one value a sample, by name."""
-        return {name: np.array([sample[name] for sample in self.samples]) for name in self.samples[0].values}
+        return columns(self.samples)
 
     @property
     def snr_db(self) -> float:
         """Of all outputs."""
         columns = self.columns
         return prediction.snr_db(float(columns["signal"].sum()), float(columns["error"].sum()))
+
+
+def columns(results: Sequence[SampleResult]) -> dict[str, Array]:
+    """Their values by name; of no results none."""
+    return {name: np.array([result[name] for result in results]) for name in (results[0].values if results else ())}
 
 
 @contextlib.contextmanager
@@ -91,6 +117,9 @@ def replay(
     warmup: int | None = None,
     observers: Sequence[Observe] = (),
     stop: Stop | None = None,
+    watch: int = 0,
+    clock: Clock | None = None,
+    weigh: Callable[[], int] = lambda: 0,
 ) -> Replay:
     """Run the components on every sample, after warm-up forwards; the very first of each is watched for memory.
 
@@ -102,43 +131,95 @@ def replay(
             same time.
         observers: what is computed of each output beside `quantlab.metrics.prediction.observe`.
         stop: called after each sample but the last.
+        watch: of how many samples of each component the kernels are watched, on CUDA.
+        clock: what times the samples; a plain one by default.
+        weigh: says what the components hold; asked once they have run.
 
     Raises:
         NonFiniteOutputError: at the first output with NaN or infinity in it.
         KernelError: where a forward raises something else than that memory runs out.
+        ConfigError: where the profiler sees no kernels.
     """
     observe = tuple(dict.fromkeys((prediction.observe, *observers)))
-    peak, source, warmup_ms = 0, "", []
-    for first in _first_of_each(sample_set.samples):
+    clock = clock or Clock(device)
+    before = Clock(device)
+    peak, source = 0, ""
+    for first in _first_of_each(sample_set.samples, 1):
         with kernel_errors():
-            taken, source, times = _warm_up(components[first.component], first, device, warmup)
+            taken, source = warm_up(components[first.component], first, device, warmup, before)
         peak = max(peak, taken)
-        warmup_ms += times
+    # A pruner is told a device time from the start; those that count are of a device as warm as the setting makes it.
+    early = _first_of_each(sample_set.samples, min(watch, 1 if stop else 0))
+    known = Before(weigh(), _watched(components, early, device, before))
     results: list[SampleResult] = []
     outputs: list[torch.Tensor] = []
     dominated_by = None
     for sample in sample_set.samples:
-        component = components[sample.component]
         with kernel_errors():
-            output, elapsed = timed(lambda: forward(component, sample), device)  # noqa: B023 called at once
+            output, times = clock.sampled(components[sample.component], sample)
         seen = _observed(observe, output, sample.output)
         if not (math.isfinite(seen["error"]) and math.isfinite(seen["power"])):
             raise NonFiniteOutputError(
                 f"the output of {sample.component} holds NaN or infinity at prompt {sample.prompt}, timestep "
                 f"{sample.timestep:g}"
             )
-        results.append(_result(sample, {"latency_ms": elapsed, **seen}))
+        results.append(_result(sample, {**times, **seen}))
         outputs.append(output.cpu())
         if stop is not None and len(results) < len(sample_set.samples):
-            dominated_by = stop(results)
+            dominated_by = stop(results, known)
             if dominated_by is not None:
                 break
-    return Replay(tuple(results), tuple(warmup_ms), peak, source, _digest(outputs), dominated_by)
+    watched = known.watched
+    if dominated_by is None:
+        watched = _watched(components, _first_of_each(sample_set.samples, watch), device, before)
+        results = _timed_again(components, sample_set.samples, results, clock)
+    seconds = clock.forward_s, before.forward_s
+    return Replay(tuple(results), watched, *seconds, known.weight_bytes, peak, source, _digest(outputs), dominated_by)
 
 
-def _first_of_each(samples: Sequence[Sample]) -> list[Sample]:
-    """The first sample of every component."""
-    return list({sample.component: sample for sample in reversed(samples)}.values())[::-1]
+def _first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The first so many samples of every component, in the samples' order."""
+    seen: dict[str, int] = {}
+    chosen = []
+    for sample in samples:
+        seen[sample.component] = seen.get(sample.component, 0) + 1
+        if seen[sample.component] <= count:
+            chosen.append(sample)
+    return chosen
+
+
+def _watched(
+    components: Mapping[str, nn.Module], samples: Sequence[Sample], device: torch.device, clock: Clock
+) -> tuple[SampleResult, ...]:
+    """The time that the kernels of a forward take, of each sample; of none on a CPU."""
+    if device.type != "cuda" or not samples:
+        return ()
+    with kernel_times(device) as times:
+        for sample in samples:
+            torch.cuda.synchronize(device)
+            time.sleep(REST_S)
+            with kernel_errors(), times.stretch():
+                clock.sampled(components[sample.component], sample)
+    return tuple(_result(sample, {"device_ms": ms}) for sample, ms in zip(samples, times.ms, strict=True))
+
+
+def _timed_again(
+    components: Mapping[str, nn.Module], samples: Sequence[Sample], results: list[SampleResult], clock: Clock
+) -> list[SampleResult]:
+    """The results with the median of several rounds of times, where the first leaves them uncertain."""
+    rounds: list[Sequence[Mapping[str, float]]] = [[result.values for result in results]]
+    while len(rounds) < clock.rounds and not clock.is_settled(rounds):
+        with kernel_errors():
+            rounds.append([clock.sampled(components[sample.component], sample)[1] for sample in samples])
+    again = rounds[-1] if len(rounds) > 1 else [{} for _ in results]
+    medians = [
+        {name: statistics.median(lines[index][name] for lines in rounds) for name in again[index]}
+        for index in range(len(results))
+    ]
+    return [
+        dataclasses.replace(result, values=FrozenDict({**result.values, **times}))
+        for result, times in zip(results, medians, strict=True)
+    ]
 
 
 def _result(sample: Sample, values: dict[str, float]) -> SampleResult:
@@ -160,48 +241,3 @@ def _observed(observers: Sequence[Observe], output: torch.Tensor, reference: tor
 
 def _digest(outputs: list[torch.Tensor]) -> str:
     return hashlib.sha256("".join(digests(outputs)).encode()).hexdigest()
-
-
-def forward(component: nn.Module, sample: Sample) -> torch.Tensor:
-    """The component's output on a sample."""
-    output = component(**sample.inputs)[0]
-    assert isinstance(output, torch.Tensor)
-    return output
-
-
-def timed(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
-    """A forward's output and its time in milliseconds: between device events on CUDA, by the clock on a CPU.
-
-    The device is idle before, so that what the host takes to launch the forward is in the time.
-    """
-    if device.type != "cuda":
-        start = time.perf_counter()
-        return run(), 1e3 * (time.perf_counter() - start)
-    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize(device)
-    before.record()
-    output = run()
-    after.record()
-    after.synchronize()
-    return output, before.elapsed_time(after)
-
-
-def _warm_up(
-    component: nn.Module, sample: Sample, device: torch.device, warmup: int | None
-) -> tuple[int, str, list[float]]:
-    times: list[float] = []
-
-    def once() -> None:
-        times.append(timed(lambda: forward(component, sample), device)[1])
-
-    peak, source = peak_above_start(once, device)
-    if warmup is None and device.type == "cuda":
-        while len(times) < WARMUP_MOST and not _settled(times):
-            once()
-    while len(times) < (warmup or 1):
-        once()
-    return peak, source, times
-
-
-def _settled(times: list[float]) -> bool:
-    return len(times) > 1 and abs(times[-1] - times[-2]) <= SETTLED * min(times[-2:])

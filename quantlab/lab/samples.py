@@ -57,20 +57,26 @@ class SampleSet:
         samples: in the order they are replayed; every beginning of it covers prompts and timesteps evenly.
         fingerprint: digest of every input and output, bit for bit.
         images: the reference's own images of the first prompts, 8-bit, height x width x 3.
+        reference_ms: what a forward of the reference took on a CPU, by component; empty on CUDA.
     """
 
     samples: tuple[Sample, ...]
     fingerprint: str
     images: tuple[torch.Tensor, ...] = ()
+    reference_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def first(self, count: int | None) -> SampleSet:
         """So many of the first samples; all for None."""
         return self if count is None else dataclasses.replace(self, samples=self.samples[:count])
 
 
-def sample_set(samples: Sequence[Sample], images: Sequence[torch.Tensor] = ()) -> SampleSet:
+def sample_set(
+    samples: Sequence[Sample],
+    images: Sequence[torch.Tensor] = (),
+    reference_ms: Mapping[str, float] | None = None,
+) -> SampleSet:
     """A set of samples with its fingerprint."""
-    return SampleSet(tuple(samples), tensors.fingerprint(_plain(samples)), tuple(images))
+    return SampleSet(tuple(samples), tensors.fingerprint(_plain(samples)), tuple(images), dict(reference_ms or {}))
 
 
 @torch.no_grad()
@@ -211,7 +217,12 @@ def _plain(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 def save(samples: SampleSet, path: Path) -> None:
     """Write a sample set as safetensors, atomically."""
-    tensors.save({"samples": _plain(samples.samples), "images": list(samples.images)}, path)
+    whole = {
+        "samples": _plain(samples.samples),
+        "images": list(samples.images),
+        "reference_ms": dict(samples.reference_ms),
+    }
+    tensors.save(whole, path)
 
 
 def load(path: Path, device: torch.device) -> SampleSet:
@@ -226,6 +237,7 @@ def load(path: Path, device: torch.device) -> SampleSet:
         value = tensors.load(path, device)
         samples = [Sample(**entry) for entry in value["samples"]]
         images = [image.cpu() for image in value["images"]]
+        reference_ms = {str(name): float(ms) for name, ms in value["reference_ms"].items()}
     except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the sample set again") from error
-    return sample_set(samples, images)
+    return sample_set(samples, images, reference_ms)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from quantlab.config import LimitConfig
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, unknown
+from quantlab.metrics.latency import LATENCY, latency_of
 from quantlab.metrics.metric import Metric
 
 
@@ -93,6 +94,9 @@ def parse_budget(config: Mapping[str, LimitConfig], metrics: Sequence[Metric], m
         given = {bound: getattr(limit, bound) for bound in ("min", "max") if getattr(limit, bound) is not None}
         if not given:
             continue
+        timed = latency_of(metrics) if name == LATENCY else None
+        if timed is not None:
+            name = timed.name
         if name not in by_name:
             raise unknown("budget", name, by_name)
         if by_name[name].fidelity and not meaningful:

@@ -28,6 +28,7 @@ class Evidence:
     Attributes:
         modules: component -> the `torch.nn.Module` as it was run.
         columns: what was observed, one value a sample; ``latency_ms`` among them.
+        watched: what was seen of the forwards whose kernels were watched, one value each; empty on a CPU.
         peak_bytes: the most that a forward took on top of what was held before it.
         weight_bytes: what the modules hold, quantization state included.
     """
@@ -36,6 +37,11 @@ class Evidence:
     columns: Columns
     peak_bytes: int
     weight_bytes: int
+    watched: Columns = field(default_factory=dict)
+
+    def column(self, name: str) -> Array:
+        """A column, of the watched forwards where it is theirs."""
+        return self.watched[name] if name in self.watched else self.columns[name]
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Metric:
         static: whether it is known before any forward.
         identical: what stands for equality with the reference, where that is a single value.
         digits: after the point, in tables.
+        watched: whether it is computed from the forwards whose kernels are watched, beside the samples.
     """
 
     name: str
@@ -109,6 +116,7 @@ class Metric:
     static: bool = False
     identical: float | None = None
     digits: int = 2
+    watched: bool = False
 
     @property
     def sign(self) -> int:

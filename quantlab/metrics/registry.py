@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from quantlab.errors import ConfigError, nearest, unknown
+from quantlab.metrics.latency import LATENCY, ON_CUDA, latencies
 from quantlab.metrics.metric import Metric, metric
 
 Named = str | Metric | Callable[[Any, Any], Any]
@@ -32,20 +33,23 @@ def built_in() -> dict[str, Metric]:
     return found
 
 
-def resolve(names: Sequence[Named], field: str = "metrics") -> tuple[Metric, ...]:
+def resolve(names: Sequence[Named], field: str = "metrics", device: str = "") -> tuple[Metric, ...]:
     """The metrics that are meant, each once.
 
     Args:
-        names: as of `Named`.
+        names: as of `Named`, or `LATENCY`.
         field: what the user set, for errors.
+        device: that they are measured on, "cuda" or "cpu"; empty for any.
 
     Raises:
-        ConfigError: for a name that is not known, for a module, file or function that cannot be had, and for a metric
-            whose own name can be no column's.
+        ConfigError: for a name that is not known, for a module, file or function that cannot be had, for a metric
+            whose own name can be no column's, and for one that the device does not have.
     """
     found: dict[str, Metric] = {}
     for name in names:
-        for one in _found(name, field):
+        for one in latencies(device or "cuda") if name == LATENCY else _found(name, field):
+            if device and one in ON_CUDA and one not in latencies(device):
+                raise ConfigError(f"{field} holds {one.name}, which is measured on CUDA alone; choose {LATENCY} here")
             if not one.name.isidentifier():
                 raise ConfigError(f"{field} holds a metric called {one.name!r}; name it in letters, digits and '_'")
             if found.setdefault(one.name, one) != one:
@@ -53,20 +57,32 @@ def resolve(names: Sequence[Named], field: str = "metrics") -> tuple[Metric, ...
     return tuple(found.values())
 
 
-def measured(names: Sequence[Named], objectives: Sequence[Named]) -> tuple[tuple[Metric, ...], tuple[Metric, ...]]:
+def measured(
+    names: Sequence[Named], objectives: Sequence[Named], device: str = ""
+) -> tuple[tuple[Metric, ...], tuple[Metric, ...]]:
     """Every metric that is measured, and the objectives among them.
 
-    An objective may be the name of a metric of one's own that ``metrics`` holds.
+    An objective may be the name of a metric of one's own that ``metrics`` holds; `LATENCY` is what settings are
+    compared by on the device.
+
+    Args:
+        names: of metrics.
+        objectives: likewise.
+        device: as of `resolve`.
 
     Raises:
         ConfigError: as `resolve`, for no objective at all, and for one that is named twice.
     """
-    known = {one.name: one for one in resolve(names)}
-    wanted = [known.get(name, name) if isinstance(name, str) else name for name in objectives]
+    timed = [LATENCY] if LATENCY in objectives else []
+    known = {one.name: one for one in resolve([*names, *timed], device=device)}
+    compared = latencies(device or "cuda")[0]
+    wanted = [
+        compared if name == LATENCY else known.get(name, name) if isinstance(name, str) else name for name in objectives
+    ]
     for index, name in enumerate(wanted):
         if name in wanted[:index]:
             raise ConfigError(f"objectives holds {getattr(name, 'name', name)!r} twice")
-    chosen = resolve(wanted, "objectives")
+    chosen = resolve(wanted, "objectives", device)
     if not chosen:
         raise ConfigError("objectives=[] is empty: name at least one metric, such as snr_db")
     for one in chosen:
@@ -114,7 +130,7 @@ def _found(name: Named, field: str) -> list[Metric]:
     place, colon, function = name.partition(":")
     if not colon and not name.endswith(".py"):
         if name not in built_in():
-            raise unknown(field, name, [*built_in(), "MODULE:FUNCTION", "FILE.py:FUNCTION"])
+            raise unknown(field, name, [*built_in(), LATENCY, "MODULE:FUNCTION", "FILE.py:FUNCTION"])
         return [built_in()[name]]
     module = _file(place, field) if place.endswith(".py") else _module(place, field)
     if not colon:

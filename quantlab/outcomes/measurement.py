@@ -8,6 +8,9 @@ from typing import Any
 
 from quantlab.bnb.skip import LargeSkipEntry
 from quantlab.frozen import FrozenDict, frozen
+from quantlab.metrics.intervals import Interval, interval
+from quantlab.metrics.latency import DEVICE_MS, HOST_MS
+from quantlab.metrics.metric import Metric
 from quantlab.metrics.prediction import snr_db
 from quantlab.spec import PipelineSpec
 
@@ -64,8 +67,8 @@ class Measurement:
         spec: the setting.
         metrics: numbers by the names of `quantlab.metrics`, such as ``snr_db``; also to be had as attributes.
         samples: one a sample, in the order they were run.
-        forward_s: seconds spent in the samples' timed forwards.
-        warmup_s: seconds spent in forwards before them.
+        forward_s: seconds spent in timed forwards, the reference's turns among them.
+        warmup_s: seconds spent in other forwards: before them, and watched.
         wall_s: seconds of the whole measurement.
         layers_quantized, layers_kept: linear layers.
         parameters_quantized, parameters_kept: their weights.
@@ -74,6 +77,7 @@ class Measurement:
         fidelity_is_meaningful: False where the weights are random.
         notes: what the user should know about this setting.
         provenance: versions, device, threads, clocks.
+        watched: further forwards whose kernels were watched, with their ``device_ms``; empty on a CPU.
     """
 
     spec: PipelineSpec
@@ -91,9 +95,10 @@ class Measurement:
     fidelity_is_meaningful: bool = True
     notes: tuple[LargeSkipEntry, ...] = field(default=(), repr=False)
     provenance: FrozenDict[str, Any] = field(default_factory=FrozenDict, repr=False)
+    watched: tuple[SampleResult, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("metrics", "samples", "notes", "provenance"):
+        for name in ("metrics", "samples", "notes", "provenance", "watched"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
     def __getattr__(self, name: str) -> float:
@@ -101,6 +106,17 @@ class Measurement:
         if name in metrics:
             return float(metrics[name])
         raise AttributeError(f"a measurement has no {name!r}; its metrics are {', '.join(metrics)}")
+
+    def interval(self, metric: Metric) -> Interval | None:
+        """How sure a metric of it is; see `quantlab.metrics.intervals.interval`."""
+        return interval(metric, self.watched if metric.watched else self.samples)
+
+    @property
+    def is_host_bound(self) -> bool | None:
+        """Whether launching a forward takes longer than its kernels do; None where that was not measured."""
+        if not {DEVICE_MS.name, HOST_MS.name} <= self.metrics.keys():
+            return None
+        return bool(self.metrics[HOST_MS.name] > self.metrics[DEVICE_MS.name])
 
     @property
     def snr_db_by_timestep(self) -> dict[float, float]:

@@ -22,6 +22,9 @@ COLUMNS = (
 )
 """Columns that every table has, beside one outlier share for each of `SensitivityTable.thresholds`."""
 
+DEVICE_COLUMNS = ("device_ms", "device_change_ms", "reference_device_ms")
+"""Columns of a table that was measured on CUDA."""
+
 OUTLIER_SHARE = "outlier_share_{:g}"
 """Name of the column of a threshold."""
 
@@ -43,7 +46,10 @@ class SensitivityTable:
     - signal: sum of the reference's squares, the same in all lines;
     - bytes, bytes_saved: what the layer's weight and quantization state take, and how much less that is;
     - latency_ms, latency_change_ms: of the layer's own calls in one forward, and how much more that is;
-    - reference_bytes, reference_latency_ms: of the whole unquantized component, the same in all lines;
+    - device_ms, device_change_ms: of the kernels of the layer's calls in one forward of the whole component in that
+      scheme, and how much more that is than unquantized; on CUDA alone;
+    - reference_bytes, reference_latency_ms, reference_device_ms: of the whole unquantized component, the same in all
+      lines;
     - largest_activation: the largest absolute value that the layer is given;
     - outlier_share_T: share of the layer's input columns in which any value reaches T, a threshold of ``thresholds``.
 
@@ -97,6 +103,16 @@ class SensitivityTable:
     def reference_latency_ms(self) -> float:
         """What a forward of the unquantized component takes."""
         return float(self.table["reference_latency_ms"].iloc[0])
+
+    @property
+    def has_device_times(self) -> bool:
+        """Whether it was measured on CUDA, where kernels have a time of their own."""
+        return set(DEVICE_COLUMNS) <= set(self.table.columns)
+
+    @functools.cached_property
+    def reference_device_ms(self) -> float:
+        """What the kernels of a forward of the unquantized component take; NaN where that was not measured."""
+        return float(self.table["reference_device_ms"].iloc[0]) if self.has_device_times else math.nan
 
     @functools.cached_property
     def measured_specs(self) -> tuple[QuantSpec, ...]:
@@ -156,6 +172,24 @@ class SensitivityTable:
     def latency_changes(self, spec: QuantSpec) -> Array:
         """Milliseconds that each layer adds to a forward under a setting, by the nearest scheme that was measured."""
         return self.column(self._nearest(spec), "latency_change_ms")
+
+    def device_changes(self, spec: QuantSpec) -> Array:
+        """The same of its kernels; NaN where that was not measured."""
+        if not self.has_device_times:
+            return np.full(len(self.layers), math.nan)
+        return self.column(self._nearest(spec), "device_change_ms")
+
+    @functools.cached_property
+    def weights_of_time(self) -> Array:
+        """Each layer's part in what a scheme costs beyond what its layers cost alone: its kernels' time, unquantized.
+
+        Its parameters, where kernels have no time of their own.
+        """
+        first = self.specs[0]
+        if not self.has_device_times:
+            return self.parameters / self.parameters.sum()
+        times = self.column(first, "device_ms") - self.column(first, "device_change_ms")
+        return np.asarray(times / times.sum())
 
     def covers(self, spec: QuantSpec) -> bool:
         """Whether a scheme of the setting's family was measured."""

@@ -100,6 +100,7 @@ def _measurement(data: dict[str, Any]) -> Measurement:
             "spec": PipelineSpec.from_dict(data["spec"]),
             "metrics": frozen(data["metrics"]),
             "samples": tuple(SampleResult(**sample) for sample in data["samples"]),
+            "watched": tuple(SampleResult(**sample) for sample in data.get("watched", ())),
             "notes": tuple(LargeSkipEntry(**note) for note in data["notes"]),
             "provenance": frozen(data["provenance"]),
         }

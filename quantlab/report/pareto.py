@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quantlab.metrics.intervals import interval
 from quantlab.report.axis import Axis, axis_of
 from quantlab.report.distinct import references, settings, shown_objectives, winner_number
 from quantlab.report.labels import Label, draw_labels, settle
@@ -42,7 +41,7 @@ def plot_pareto(study: Study) -> Figure:
     quantized, unquantized = settings(study), references(study)
     everything = [m for _, m in (*quantized, *unquantized)]
     up = axis_of(first, everything)
-    bars = any(interval(first, m.samples) for _, m in quantized)
+    bars = any(m.interval(first) for _, m in quantized)
     for index, (axes, other) in enumerate(zip(grid, others, strict=True)):
         across = axis_of(other, everything)
         _panel(axes, study, quantized, across, up)
@@ -88,7 +87,7 @@ def _panel(axes: Axes, study: Study, quantized: Sequence[Pair], across: Axis, up
 
 def _intervals(axes: Axes, shown: Sequence[Pair], across: Axis, up: Axis) -> None:
     """Thin bars beneath the points that are looked at; of all points, they would hide the rest."""
-    known = [(row, m, found) for row, m in shown if (found := interval(up.metric, m.samples)) is not None]
+    known = [(row, m, found) for row, m in shown if (found := m.interval(up.metric)) is not None]
     if known:
         axes.vlines(
             [across.value(m) for _, m, _ in known],

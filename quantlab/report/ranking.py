@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.metric import Metric
 from quantlab.report.axis import axis_of
 from quantlab.report.distinct import settings, winner_number
@@ -37,7 +36,7 @@ def plot_ranking(study: Study, metric: Metric) -> Figure:
     bars = False
     for place, (row, m) in enumerate(best):
         look = style(row.spec)
-        known = interval(metric, m.samples)
+        known = m.interval(metric)
         if known is not None:
             bars = True
             axes.hlines(place, known.low * shown.scale, known.high * shown.scale, colors=look.colour, alpha=0.5)

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quantlab.config import ModelConfig
-from quantlab.metrics.intervals import interval
 from quantlab.outcomes import Measurement
 from quantlab.report.axis import Axis, axis_of
 from quantlab.report.distinct import settings, shown_objectives
@@ -57,7 +56,7 @@ def plot_thresholds(study: Study, component: str | None = None) -> Figure:
     beside = 0.009 * max((point.threshold for point in everything), default=0.0)
     for axes, metric in zip(grid, metrics, strict=True):
         up = axis_of(metric, [point.measurement for point in everything])
-        bars = any(interval(metric, point.measurement.samples) for point in everything)
+        bars = any(point.measurement.interval(metric) for point in everything)
         axes.set_xlabel("llm_int8_threshold (cross at 0: no outlier detection)")
         axes.set_ylabel(up.title(study.fidelity_is_meaningful, bars))
         axes.grid(alpha=0.25)
@@ -103,7 +102,7 @@ def _draw(axes: Axes, members: Sequence[_Point], up: Axis, colour: str, name: st
     off = [up.value(point.measurement) for point in ordered if not point.threshold]
     axes.scatter([0.0] * len(off), off, marker="x", color=colour)
     for point in ordered:
-        known = interval(up.metric, point.measurement.samples)
+        known = point.measurement.interval(up.metric)
         if known is not None:
             low, high = known.low * up.scale, known.high * up.scale
             axes.vlines(point.threshold + shift, low, high, colors=colour, linewidth=1, alpha=0.6, zorder=1)

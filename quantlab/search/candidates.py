@@ -62,8 +62,9 @@ class Candidates:
         return self._found[key]
 
     def _line(self, bare: QuantSpec, kept: Mask) -> Array:
-        predicted = self._predictor.predict_kept(bare, kept).metrics
-        predicted["latency_ms"] = max(predicted["latency_ms"], _LEAST)
+        predicted = dict.fromkeys(PREDICTED, np.nan) | self._predictor.predict_kept(bare, kept).metrics
+        for name in ("latency_ms", "device_ms"):
+            predicted[name] = np.maximum(predicted[name], _LEAST)  # which keeps NaN
         parameters = self._predictor.table.parameters
         share = float(parameters[kept].sum() / parameters.sum())
         return np.array([*features(bare, share), *(predicted[name] for name in PREDICTED)])

@@ -120,6 +120,16 @@ ERROR_MODELS = {
         other_dtype=0.7,
         log=True,
     ),
+    "device_ms": ErrorModel(
+        common=0.01**2,
+        family=0.05**2,
+        threshold=0.1**2,
+        share=0.02**2,
+        detail=0.01**2,
+        noise=0.005**2,
+        other_dtype=0.3,
+        log=True,
+    ),
 }
 """By metric; the predictions of a metric that is not here are exact."""
 

@@ -2,7 +2,8 @@
 
 A setting is stopped where some one member of the front is shown to beat it in all objectives:
 
-- what is known before the first forward, such as weight memory, by its exact value, which may be equal;
+- what is known before the samples are run by its value: weight memory, which is exact and may be equal, and on CUDA the
+  device time, beyond its `Paired.tolerance`;
 - the others by a paired, one-sided t test each, on the values at each sample, or where `Paired.log` says so on the
   logarithm of their ratio. What makes a sample hard for one setting makes it hard for the other, so that ratios scatter
   little; their logarithms are near to normal, and a mean logarithm above 0 means a mean ratio above 1 (Jensen). Signed
@@ -45,12 +46,14 @@ class Rule:
     Attributes:
         metric: its name.
         sign: 1 where less is better, -1 where more is.
-        paired: None for an exact value.
+        paired: None for a value that is known before the samples are run.
+        tolerance: share by which such a value must be worse to count.
     """
 
     metric: str
     sign: int
     paired: Paired | None
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ def racing_rules(objectives: Sequence[Metric], meaningful: bool = True) -> tuple
     for metric in objectives:
         if metric.fidelity and not meaningful:
             continue
-        if metric.paired is None and not metric.static:
+        known = metric.static or metric.watched
+        if metric.paired is None and not known:
             raise ConfigError(
                 f"sampler.racing=true cannot compare {metric.name} before a setting is measured in full; set "
                 "sampler.racing=false or choose other objectives"
             )
-        rules.append(Rule(metric.name, metric.sign, None if metric.static else metric.paired))
+        tolerance = metric.paired.tolerance if known and metric.paired is not None else 0.0
+        rules.append(Rule(metric.name, metric.sign, None if known else metric.paired, tolerance))
     return tuple(rules)
 
 
@@ -129,7 +134,8 @@ class RacingPruner:
         strictly = np.full(len(table.rivals), any(rule.paired is not None for rule in self.rules))
         for rule in self.rules:
             if rule.paired is None:
-                lead = rule.sign * (metrics[rule.metric] - table.exact[rule.metric])
+                theirs = table.exact[rule.metric]
+                lead = rule.sign * (metrics[rule.metric] - theirs) - rule.tolerance * abs(theirs)
                 beaten &= lead >= 0
                 strictly |= lead > 0
         beaten &= strictly  # where all is exact, equals beat each other in nothing

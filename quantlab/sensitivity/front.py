@@ -144,11 +144,12 @@ def _best_of_one(
 def _gained_by_keeping(predictor: Predictor, bare: QuantSpec) -> dict[str, Array]:
     """How much less of what adds up there is with each layer kept: squared error for the SNR, bytes, milliseconds."""
     table = predictor.table
-    share = table.parameters / table.parameters.sum()
+    share, correction = table.weights_of_time, predictor.correction(bare)
     return {
         "snr_db": table.errors(bare),
         "memory_bytes": -table.saved(bare),
-        "latency_ms": table.latency_changes(bare) + share * predictor.correction(bare).latency_ms,
+        "latency_ms": table.latency_changes(bare) + share * correction.latency_ms,
+        "device_ms": table.device_changes(bare) + share * correction.device_ms,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +19,17 @@ from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a setting is expected to measure; each field is the metric of that name, in its unit."""
+    """What a setting is expected to measure; each field is the metric of that name, in its unit; None is not known."""
 
     snr_db: float
     memory_bytes: float
     latency_ms: float
+    device_ms: float | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The same by the metrics' names."""
-        return dataclasses.asdict(self)
+        """What is known, by the metrics' names."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 PREDICTED = tuple(field.name for field in dataclasses.fields(Prediction))
@@ -40,11 +42,13 @@ class Correction:
 
     Attributes:
         snr_db: added to the SNR.
-        latency_ms: added to the latency in proportion to the parameters quantized.
+        latency_ms, device_ms: added in proportion to what of the layers is quantized
+            (`quantlab.outcomes.SensitivityTable.weights_of_time`).
     """
 
     snr_db: float = 0.0
     latency_ms: float = 0.0
+    device_ms: float = 0.0
 
 
 class Predictor:
@@ -60,19 +64,19 @@ class Predictor:
 
     def __init__(self, table: SensitivityTable, measured: Iterable[tuple[QuantSpec, Measurement]] = ()) -> None:
         self.table = table
-        self._base_ms = table.reference_latency_ms
+        self._base_ms, self._base_device_ms = table.reference_latency_ms, table.reference_device_ms
         pairs = list(measured)
         for spec, measurement in pairs:
             if isinstance(spec, ReferenceSpec):
                 self._base_ms = measurement.metrics.get("latency_ms", self._base_ms)
+                self._base_device_ms = measurement.metrics.get("device_ms", self._base_device_ms)
         self._corrections: dict[tuple[Any, ...], Correction] = {}
         for spec, measurement in pairs:
             if not spec.skip and table.covers(spec):
                 raw = self._sums(spec, np.zeros(len(table.layers), dtype=bool))
-                self._corrections[correction_key(spec)] = Correction(
-                    measurement.metrics.get("snr_db", raw.snr_db) - raw.snr_db,
-                    measurement.metrics.get("latency_ms", raw.latency_ms) - raw.latency_ms,
-                )
+                missed = {name: measurement.metrics.get(name, value) - value for name, value in raw.metrics.items()}
+                del missed["memory_bytes"]  # which is exact
+                self._corrections[correction_key(spec)] = Correction(**missed)
 
     def predict(self, spec: QuantSpec) -> Prediction:
         """What a setting is expected to measure.
@@ -81,17 +85,18 @@ class Predictor:
             ConfigError: for a setting whose scheme the sensitivities do not hold.
         """
         if isinstance(spec, ReferenceSpec):
-            return Prediction(IDENTICAL_DB, self.table.reference_bytes, self._base_ms)
+            return Prediction(IDENTICAL_DB, self.table.reference_bytes, self._base_ms, _known(self._base_device_ms))
         return self.predict_kept(spec, kept_mask(self.table.layers, spec.skip))
 
     def predict_kept(self, spec: QuantSpec, kept: Mask) -> Prediction:
         """The same for a bare spec and the layers that it leaves unquantized, whatever the spec's own skip list."""
         sums, correction = self._sums(spec, kept), self.correction(spec)
-        share = self.table.parameters[~kept].sum() / self.table.parameters.sum()
+        share = float(self.table.weights_of_time[~kept].sum())
         return Prediction(
             min(sums.snr_db + correction.snr_db, IDENTICAL_DB),
             sums.memory_bytes,
             sums.latency_ms + share * correction.latency_ms,
+            None if sums.device_ms is None else sums.device_ms + share * correction.device_ms,
         )
 
     def correction(self, spec: QuantSpec) -> Correction:
@@ -105,7 +110,13 @@ class Predictor:
     def _sums(self, spec: QuantSpec, kept: Mask) -> Prediction:
         memory = self.table.reference_bytes - float(self.table.saved(spec)[~kept].sum())
         latency = self._base_ms + float(self.table.latency_changes(spec)[~kept].sum())
-        return Prediction(snr_db(self.table.signal, self.table.error(spec, kept)), memory, latency)
+        device = self._base_device_ms + float(self.table.device_changes(spec)[~kept].sum())
+        return Prediction(snr_db(self.table.signal, self.table.error(spec, kept)), memory, latency, _known(device))
+
+
+def _known(value: float) -> float | None:
+    """A number; None for NaN."""
+    return None if math.isnan(value) else value
 
 
 def correction_key(spec: QuantSpec) -> tuple[Any, ...]:

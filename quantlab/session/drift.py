@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantlab.executors import Evaluate
+from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement, Outcome
 from quantlab.session.in_flight import Request
 from quantlab.spec import PipelineSpec
@@ -21,12 +22,13 @@ class DriftCheck:
 
     Args:
         store: where the checks are kept.
+        metric: the latency that settings are compared by; None for none, which checks nothing.
         wanted: how many settings the study is to hold; None where nobody knows, and there is no middle. What was
             measured before the first check is not halved with the others.
     """
 
-    def __init__(self, store: StudyStore, wanted: int | None) -> None:
-        self._store = store
+    def __init__(self, store: StudyStore, metric: Metric | None, wanted: int | None) -> None:
+        self._store, self._metric = store, metric
         known, begun = len(store.known()), store.drift()[:1]
         left = 0 if wanted is None else wanted // 2 - known if begun else (wanted - known) // 2
         self._until_middle = left if left > 0 else None
@@ -55,11 +57,12 @@ class DriftCheck:
         yield from self._check("end")
 
     def _check(self, when: str) -> Iterator[Request]:
-        if self._spec is None:
+        metric = self._metric
+        if self._spec is None or metric is None:
             return
 
         def take_in(outcome: Outcome) -> None:
             if isinstance(outcome, Measurement):
-                self._store.record_drift(Check.of(when, outcome))
+                self._store.record_drift(Check.of(when, outcome, metric))
 
         yield Request(Evaluate(self._spec, SAMPLES), take_in)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantlab.config import SweepConfig
+from quantlab.metrics.latency import IN_TURNS
 from quantlab.outcomes import LabDescription
 
 
@@ -25,7 +26,8 @@ def sensitivities_s(config: SweepConfig, description: LabDescription, forwards: 
 def setting_s(config: SweepConfig, description: LabDescription) -> float | None:
     """Seconds that a setting takes: a forward a sample and one before them, each as fast as the reference's.
 
-    It is known where `sensitivities_s` is.
+    In turns with the reference there are twice as many. It is known where `sensitivities_s` is.
     """
-    both_halves = 2 * (description.samples + 1)
+    turns = 2 if description.provenance.get("latency") == IN_TURNS else 1
+    both_halves = 2 * (turns * description.samples + 1)
     return sensitivities_s(config, description, both_halves)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from quantlab.metrics.metric import Metric
 from quantlab.outcomes import LabDescription, NoiseFloor, SensitivityTable, Verification
 from quantlab.spec import PipelineSpec
 from quantlab.study.rows import Row
@@ -33,11 +34,13 @@ class StudyOpened:
         folder: ``results/<study>/``.
         repaired_bytes: of a torn last line that was cut off the journal.
         budget_changed: whether trials of before keep the constraints of another budget.
+        objectives: what it optimises.
     """
 
     folder: Path
     repaired_bytes: int = 0
     budget_changed: bool = False
+    objectives: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True)

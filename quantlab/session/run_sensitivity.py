@@ -50,7 +50,8 @@ def run_sensitivity(
 
         def on_row(row: Row) -> None:
             rows = list(session.store.known().values())
-            on_event(RowMeasured(row, len(rows), best(rows, wanted.objectives, wanted.budget, sweep.rule)))
+            objectives, budget = session.plan.objectives, session.plan.budget
+            on_event(RowMeasured(row, len(rows), best(rows, objectives, budget, sweep.rule)))
 
         for component, table in tables.items():
             predicted = Predicted(

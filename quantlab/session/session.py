@@ -55,8 +55,12 @@ class Plan:
     named: tuple[Named, ...]
 
 
-def plan(config: SweepConfig) -> Plan:
-    """Check what needs neither a model nor a device.
+def plan(config: SweepConfig, device: str = "") -> Plan:
+    """Check what needs no model.
+
+    Args:
+        config: of the study.
+        device: that it is measured on, "cuda" or "cpu"; empty where that is not known yet.
 
     Raises:
         ConfigError: for the first thing that cannot be meant.
@@ -69,7 +73,7 @@ def plan(config: SweepConfig) -> Plan:
         if (size := getattr(config.lab, name)) is not None:
             quantity(size, "bytes", f"lab.{name}")
     check_components(config.model.components)
-    metrics, objectives = measured(config.metrics, config.objectives)
+    metrics, objectives = measured(config.metrics, config.objectives, device)
     meaningful = config.model.weights is not Weights.random
     if not judged(objectives, meaningful):
         names = ", ".join(metric.name for metric in objectives)
@@ -132,6 +136,9 @@ class Session:
         self.on_event(PhaseEnded(phase))
 
 
+_plan = plan  # which is the name of an argument below
+
+
 @contextlib.contextmanager
 def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = None) -> Iterator[Session]:
     """The session of a plan.
@@ -163,8 +170,12 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
             on_event(PhaseAdvanced(Phase.sensitivities, progress.done, progress.total))
 
     executed = open_executor(setup, config.executor, on_progress)
-    with _nothing_left(folder), executed as executor, StudyStore(folder, plan.objectives) as store:
-        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, plan)))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_nothing_left(folder))
+        executor = stack.enter_context(executed)
+        plan = _plan(config, executor.device)
+        store = stack.enter_context(StudyStore(folder, plan.objectives))
+        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, plan), plan.objectives))
         on_event(PhaseStarted(Phase.opening))
         description = executor.submit(Describe()).result()
         assert isinstance(description, LabDescription)

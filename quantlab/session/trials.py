@@ -10,6 +10,7 @@ import optuna
 from quantlab.config import Sampler, SweepConfig, Weights
 from quantlab.executors import Evaluate, Executor
 from quantlab.metrics.budget import Budget
+from quantlab.metrics.latency import latency_of
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Evaluated, Failure, Outcome, Pruned
 from quantlab.search.racing import RacingPruner, racing_rules, rival
@@ -69,7 +70,8 @@ class Trials:
         self._known = store.known()
         self._pending: dict[PipelineSpec, list[optuna.Trial]] = {}
         self.wanted = self._settings_wanted()
-        self._drift = DriftCheck(store, None if math.isinf(self.wanted) else int(self.wanted))
+        timed = latency_of(objectives)
+        self._drift = DriftCheck(store, timed, None if math.isinf(self.wanted) else int(self.wanted))
         self._rules = (
             racing_rules(objectives, config.model.weights is not Weights.random) if config.sampler.racing else ()
         )

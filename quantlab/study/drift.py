@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.metrics.latency import TOLERANCE
+from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement
 from quantlab.spec import PipelineSpec
 
@@ -24,30 +23,27 @@ class Check:
     Attributes:
         when: one of `MOMENTS`.
         spec: the setting.
-        latency_ms: median of one forward.
-        latency_ms_low, latency_ms_high: its quartiles.
+        ms: of one forward, by the metric.
+        metric: its name: what settings of the study are compared by.
         gpu_state: clocks, temperature and power right after; empty on a CPU.
     """
 
     when: str
     spec: PipelineSpec
-    latency_ms: float
-    latency_ms_low: float
-    latency_ms_high: float
+    ms: float
+    metric: str
     gpu_state: FrozenDict[str, Any] = field(default_factory=FrozenDict)
 
     @classmethod
-    def of(cls, when: str, measurement: Measurement) -> Check:
+    def of(cls, when: str, measurement: Measurement, metric: Metric) -> Check:
         """The check that a measurement stands for."""
-        values = [sample["latency_ms"] for sample in measurement.samples]
-        low, median, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
         state = frozen(dict(measurement.provenance.get("gpu_state") or {}))
-        return cls(when, measurement.spec, median, low, high, state)
+        return cls(when, measurement.spec, measurement.metrics[metric.name], metric.name, state)
 
 
 def spread(checks: Sequence[Check]) -> float:
     """How far apart the latencies are, as a share of the lowest; 0 for fewer than two."""
-    latencies = [check.latency_ms for check in checks]
+    latencies = [check.ms for check in checks]
     return max(latencies) / min(latencies) - 1 if len(latencies) > 1 else 0.0
 
 

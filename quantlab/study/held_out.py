@@ -7,7 +7,6 @@ from enum import Enum
 
 from quantlab.config import StudyConfig, Weights
 from quantlab.config.prompts import held_out
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Evaluated, Failure, Measurement
 
@@ -40,7 +39,7 @@ class Unconfirmed(Enum):
 
 def metric_figure(metric: Metric, measurement: Measurement) -> MetricFigure:
     """A metric of a measurement, with its interval."""
-    found = interval(metric, measurement.samples)
+    found = measurement.interval(metric)
     prompts = len({sample.prompt for sample in measurement.samples})
     low, high = (found.low, found.high) if found else (None, None)
     return MetricFigure(measurement.metrics[metric.name], low, high, prompts)

@@ -10,6 +10,7 @@ from typing import Any
 from quantlab.config import StudyConfig
 from quantlab.config.prompts import recorded_prompts
 from quantlab.errors import StudyError
+from quantlab.metrics.latency import ALONE
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import LabDescription
 
@@ -39,6 +40,7 @@ def identity(config: StudyConfig, description: LabDescription, objectives: Seque
         "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
         "objectives": ", ".join(metric.name for metric in objectives),
+        "latency": provenance.get("latency", ALONE),
     }
 
 
@@ -48,6 +50,7 @@ def check_identity(study: str, stored: Mapping[str, Any], current: Mapping[str, 
     Raises:
         StudyError: naming the first field that differs, with both values.
     """
+    stored = {"latency": ALONE, **stored} if stored else stored  # as it was before studies said so
     for name, value in current.items():
         if name in stored and stored[name] != value:
             raise StudyError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.prediction import SNR_DB
 from quantlab.outcomes import Measurement
 
@@ -16,5 +15,5 @@ def indistinguishable(measurement: Measurement, floor_db: float | None) -> bool 
     """
     if floor_db is None or SNR_DB.name not in measurement.metrics or not measurement.fidelity_is_meaningful:
         return None
-    found = interval(SNR_DB, measurement.samples)
+    found = measurement.interval(SNR_DB)
     return (measurement.metrics[SNR_DB.name] if found is None else found.low) >= floor_db

@@ -15,6 +15,7 @@ import optuna
 
 from quantlab.errors import StudyError
 from quantlab.frozen import FrozenDict, frozen
+from quantlab.metrics.latency import LATENCY_MS
 from quantlab.outcomes import ErrorType, Failure
 from quantlab.outcomes.serialization import from_dict as outcome_from_dict
 from quantlab.outcomes.serialization import to_dict as outcome_to_dict
@@ -124,5 +125,7 @@ def check_to_dict(check: Check) -> dict[str, Any]:
 
 def check_from_dict(data: Mapping[str, Any]) -> Check:
     """The check that `check_to_dict` wrote."""
-    values = {field.name: data[field.name] for field in dataclasses.fields(Check)}
-    return Check(**{**values, "spec": spec_of(data), "gpu_state": frozen(data["gpu_state"])})
+    state = frozen(data["gpu_state"])
+    if "ms" not in data:  # of a study that was measured before 0.1.0
+        return Check(data["when"], spec_of(data), data["latency_ms"], LATENCY_MS.name, state)
+    return Check(data["when"], spec_of(data), data["ms"], data["metric"], state)

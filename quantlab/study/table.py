@@ -13,7 +13,6 @@ import pandas as pd
 from quantlab.errors import ConfigError
 from quantlab.files import written
 from quantlab.metrics.images import IMAGE_METRICS
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Failure, Measurement, NoiseFloor, Pruned
 from quantlab.spec import PipelineSpec, ReferenceSpec
@@ -50,6 +49,7 @@ _REST = {
     "snr_db_by_timestep": TEXT,
     "device": TEXT,
     "threads": WHOLE,
+    "host_bound": TRUTH,
     "pareto": TRUTH,
     "ties_with": WHOLE,
     "repeat_of": WHOLE,
@@ -77,6 +77,7 @@ def table(
     - ``indistinguishable`` compares with the noise floor (`quantlab.study.noise_floor`), ``ties_with`` names the front
       member that a member ties with (`quantlab.study.ties`), ``repeat_of`` the row that measured the same setting
       before, ``dominated_by`` the row for whose sake one was pruned;
+    - ``host_bound``: launching a forward takes longer than its kernels do;
     - ``snr_db_by_timestep`` and ``large_skip_entries`` are JSON.
 
     Args:
@@ -146,12 +147,13 @@ def _measured(m: Measurement, metrics: Sequence[Metric]) -> dict[str, Any]:
     line: dict[str, Any] = {name: getattr(m, name) for name in _MEASURED}
     for metric in metrics:
         if metric.name in m.metrics:
-            found = interval(metric, m.samples)
+            found = m.interval(metric)
             line[metric.name] = _number(metric, m.metrics[metric.name])
             if found is not None:
                 line |= {low_column(metric): found.low, high_column(metric): found.high}
     return line | {
         "samples": len(m.samples),
+        "host_bound": m.is_host_bound,
         "snr_db_by_timestep": json.dumps(m.snr_db_by_timestep) if has_powers(m) else None,
         "device": m.provenance.get("device"),
         "threads": m.provenance.get("threads"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantlab.metrics.intervals import distinguishable, interval
+from quantlab.metrics.intervals import distinguishable
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement
 from quantlab.study.front import Pair, compared, measured
@@ -32,7 +32,7 @@ def noise(metric: Metric, one: Measurement, other: Measurement) -> float:
     """
     if metric.interval != "quartiles":
         return 0.0
-    ranges = [interval(metric, measurement.samples) for measurement in (one, other)]
+    ranges = [measurement.interval(metric) for measurement in (one, other)]
     widest = max((found.high - found.low for found in ranges if found is not None), default=0.0)
     tolerance = metric.paired.tolerance if metric.paired is not None else 0.0
     return max(NOISE_IQRS * widest, tolerance * min(one.metrics[metric.name], other.metrics[metric.name]))

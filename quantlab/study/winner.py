@@ -11,6 +11,7 @@ import numpy as np
 from quantlab.errors import ConfigError, unknown
 from quantlab.frozen import FrozenDict
 from quantlab.metrics.budget import Budget, Limit
+from quantlab.metrics.latency import LATENCY, latency_of
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.pareto import costs, judged
 from quantlab.outcomes import Measurement
@@ -86,7 +87,7 @@ def check_rule(rule: str, objectives: Sequence[Metric], meaningful: bool = True)
     Raises:
         ConfigError: for a rule that is not known, or that looks at fidelity where that means nothing.
     """
-    names = [metric.name for metric in objectives]
+    rule, names = _named(rule, objectives), [metric.name for metric in objectives]
     if rule not in (AUTO, IDEAL_POINT, *names):
         raise unknown("rule", rule, [AUTO, IDEAL_POINT, *names])
     allowed = [AUTO, IDEAL_POINT, *(metric.name for metric in judged(objectives, meaningful))]
@@ -130,7 +131,7 @@ def choose(
     if not within:
         return _nothing_fits(candidates, objectives, budget)
     pairs = _on_front(rows, within, objectives)
-    rule = _usual_rule(budget, objectives, by) if rule == AUTO else rule
+    rule = _usual_rule(budget, objectives, by) if rule == AUTO else _named(rule, objectives)
     pick = _pick(pairs, rule, objectives, by)
     (row, _), tied = cheapest_of_tied(pick, pairs, by)
     references = [m for other, m in known if other.spec.is_reference]
@@ -153,6 +154,12 @@ def best(
     """The row that `choose` picks; None where nothing keeps the budget."""
     found = choose(rows, objectives, budget, rule)
     return found.row if isinstance(found, Winner) else None
+
+
+def _named(rule: str, objectives: Sequence[Metric]) -> str:
+    """A rule by the objective that it stands for."""
+    timed = latency_of(objectives)
+    return timed.name if rule == LATENCY and timed is not None else rule
 
 
 def _on_front(rows: Sequence[Row], within: Sequence[Pair], objectives: Sequence[Metric]) -> list[Pair]:

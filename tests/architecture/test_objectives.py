@@ -8,8 +8,10 @@ import pytest
 
 from tests.architecture.sources import Module, modules, report, snippet
 
-DEFAULT = {"snr_db", "memory_bytes", "latency_ms"}
-"""The objectives unless a configuration says otherwise; only `quantlab.config.commands` may say so."""
+DEFAULT = {"snr_db", "memory_bytes"}
+"""The objectives unless a configuration says otherwise, with one of `LATENCIES`; only `WHERE` may say so."""
+
+LATENCIES = {"latency", "device_ms", "latency_ms"}
 
 WHERE = "quantlab/config/commands.py"
 
@@ -32,7 +34,8 @@ def default_objectives(module: Module) -> list[str]:
             parts += [ast.Constant(keyword.arg) for keyword in node.keywords]
         else:
             continue
-        if {name for part in parts for name in _named(part)} >= DEFAULT:
+        names = {name for part in parts for name in _named(part)}
+        if names >= DEFAULT and names & LATENCIES:
             found.append(module.at(node, ast.unparse(node)[:120]))
     return found
 

@@ -27,10 +27,12 @@ class BenchmarkConfig(SweepConfig):
         generations: prompts that `naive` also generates in full for each setting, 0 leaves that out; and the images of
             each setting that `ranking` compares SNR with.
         peers_python: a Python with optimum-benchmark; null makes an environment for it in the cache folder.
+        compared_with: file of an earlier result of `latency`, of another process or card.
     """
 
     generations: int = 8
     peers_python: str | None = None
+    compared_with: str | None = None
 
 
 def compose(overrides: Sequence[str] = (), defaults: Sequence[str] = ()) -> BenchmarkConfig:

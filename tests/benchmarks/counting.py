@@ -44,6 +44,11 @@ class CountingExecutor:
     ) -> None:
         self._inner.__exit__(kind, error, trace)
 
+    @property
+    def device(self) -> str:
+        """The type of device that it measures on."""
+        return self._inner.device
+
     def lab(self) -> Lab:
         """The open lab."""
         return self._inner.lab()

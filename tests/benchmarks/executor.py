@@ -11,6 +11,7 @@ from quantlab.errors import MeasurementError
 from quantlab.executors import Describe, Evaluate, Executor, LabSetup, MeasureSensitivities, Task, open_executor
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.outcomes import Failure, LabDescription, Measurement, Outcome, Placement, SensitivityTable
+from quantlab.pipelines.load import resolve_device
 from quantlab.session.session import Plan, plan
 from quantlab.spec import PipelineSpec
 from quantlab.study.identity import identity
@@ -63,10 +64,15 @@ class Worker:
         return found
 
 
+def checked(config: BenchmarkConfig) -> Plan:
+    """The configuration's plan on its device."""
+    return plan(config, resolve_device(config.device).type)
+
+
 @contextlib.contextmanager
 def opened_worker(config: BenchmarkConfig, needs_sensitivities: bool = False) -> Iterator[Worker]:
     """An executor with an open lab."""
-    wanted = plan(config)
+    wanted = checked(config)
     setup = LabSetup(
         config.model,
         config.evaluation,
@@ -85,8 +91,10 @@ def identity_anywhere(config: BenchmarkConfig, model_fingerprint: str) -> dict[s
     """What numbers belong to, but for the machine and what was recorded on it."""
     nowhere = FrozenDict({"device": "", "versions": FrozenDict({})})
     description = LabDescription(model_fingerprint, "", 0, FrozenDict({}), Placement(False, "host"), nowhere)
-    found = identity(config, description, plan(config).objectives)
-    return {name: value for name, value in found.items() if name not in ("sample set", "device", "libraries")}
+    found = identity(config, description, checked(config).objectives)
+    return {
+        name: value for name, value in found.items() if name not in ("sample set", "device", "libraries", "latency")
+    }
 
 
 def with_images(config: BenchmarkConfig, images: int) -> BenchmarkConfig:

@@ -15,12 +15,11 @@ from quantlab.outcomes import Measurement, SensitivityTable
 from quantlab.pipelines.source import open_source
 from quantlab.search.space import Space
 from quantlab.sensitivity.auto import AutoSkip
-from quantlab.session.session import plan
 from quantlab.spec import PipelineSpec
 from quantlab.study.sensitivities import load, save
 from tests.benchmarks.config import BenchmarkConfig
 from tests.benchmarks.empty_cache import empty_cache
-from tests.benchmarks.executor import identity_anywhere, opened_worker
+from tests.benchmarks.executor import checked, identity_anywhere, opened_worker
 
 GRID = "search-grid.csv"
 """File of the measured grid, kept so that an interrupted run goes on where it stopped."""
@@ -66,7 +65,7 @@ def measure_grid(config: BenchmarkConfig, folder: Path) -> Exhaustive:
         raise ConfigError("the search benchmark has nothing to find with random weights: fidelity means nothing")
     unresolved = Space(config.space, config.model)
     unresolved.check_grid()
-    names = [metric.name for metric in plan(config).objectives]
+    names = [metric.name for metric in checked(config).objectives]
     folder.mkdir(parents=True, exist_ok=True)
     tables = _known_tables(config, folder)
     if not tables and (folder / GRID).exists():

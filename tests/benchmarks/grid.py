@@ -13,12 +13,13 @@ from quantlab.config import ExecutorConfig
 from quantlab.lab import Lab
 from quantlab.outcomes import Measurement
 from quantlab.search.space import Space
-from quantlab.session.session import opened, plan
+from quantlab.session.session import opened
 from quantlab.session.trials import Trials
 from quantlab.spec import PipelineSpec
 from quantlab.study.table import table, write_tables
 from tests.benchmarks import counting
 from tests.benchmarks.config import BenchmarkConfig
+from tests.benchmarks.executor import checked
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def grid_run(config: BenchmarkConfig) -> Iterator[tuple[Lab, GridRun]]:
     """Run the space as a grid in a study in a temporary folder; inside, the lab is still open."""
     with tempfile.TemporaryDirectory() as results:
         executor = ExecutorConfig(name=counting.__name__)
-        wanted = plan(dataclasses.replace(config, results_dir=results, study="bench", executor=executor))
+        wanted = checked(dataclasses.replace(config, results_dir=results, study="bench", executor=executor))
         start = time.perf_counter()
         with opened(wanted, lambda event: None) as session:
             counted = session.executor

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import naive, overhead, peers, ranking, search, sensitivity, switch
+from tests.benchmarks import latency, naive, overhead, peers, prediction, ranking, search, sensitivity, switch
 
-BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (switch, overhead, naive, peers, search, sensitivity, ranking)
-}
+_MODULES = (switch, overhead, latency, prediction, naive, peers, search, sensitivity, ranking)
+
+BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

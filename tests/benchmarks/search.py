@@ -31,9 +31,9 @@ from quantlab.metrics.pareto import costs, nondominated
 from quantlab.search.hypervolume import BEYOND
 from quantlab.search.samplers import make_sampler
 from quantlab.sensitivity.predict import Predictor
-from quantlab.session.session import plan
 from tests.benchmarks.benchmark import Benchmark, Result
 from tests.benchmarks.config import BenchmarkConfig
+from tests.benchmarks.executor import checked
 from tests.benchmarks.exhaustive import Exhaustive, measure_grid
 from tests.benchmarks.search_figures import plot_search, search_figures
 
@@ -52,7 +52,7 @@ REPEATS = 200
 def run(config: BenchmarkConfig) -> Result:
     """Hypervolume over that of the exhaustive front, by sampler and seed, as a function of seconds and of trials."""
     whole = measure_grid(config, Path(config.results_dir) / config.study)
-    truth = Truth(whole.grid, plan(config).objectives)
+    truth = Truth(whole.grid, checked(config).objectives)
     spent = {Sampler.sensitivity: whole.sensitivity_s}
     cases = [(sampler, seed, spent.get(sampler, 0.0)) for seed in range(SEEDS) for sampler in SAMPLERS]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _one_thread) as pool:

@@ -20,13 +20,13 @@ from quantlab.outcomes import Measurement, SensitivityTable
 from quantlab.sensitivity.front import best_within, predicted_front
 from quantlab.sensitivity.predict import Predictor
 from quantlab.sensitivity.schemes import schemes
-from quantlab.session.session import plan
 from quantlab.spec import PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.study.baselines import baselines
 from quantlab.study.identity import identity
 from tests.benchmarks.benchmark import Benchmark, Result
 from tests.benchmarks.config import BenchmarkConfig
 from tests.benchmarks.empty_cache import empty_cache
+from tests.benchmarks.executor import checked
 from tests.benchmarks.sensitivity_figures import plot_sensitivities, sensitivity_figures
 
 
@@ -38,7 +38,7 @@ def run(config: BenchmarkConfig) -> Result:
     Raises:
         MeasurementError: where the two ways do not find the same errors, bit for bit.
     """
-    wanted = plan(config)
+    wanted = checked(config)
     with empty_cache(), Lab(config.model, config.evaluation, config.device, config.lab, wanted.metrics) as lab:
         claimed = identity(config, lab.description, wanted.objectives)
         table, whole_s = _timed(lab, config.sensitivity, claimed)

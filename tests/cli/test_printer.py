@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import description, pipeline, row, sensitivities, with_samples
+from fakes import OBJECTIVES, description, pipeline, row, sensitivities, with_samples
 from rich.console import Console
 
 from quantlab.cli import printer as printer_module
@@ -34,6 +34,8 @@ from quantlab.session.events import (
 from quantlab.spec import Int4Spec, Int8Spec
 from quantlab.study.rows import Row
 
+OPENED = StudyOpened(Path("results") / "mine", objectives=OBJECTIVES)
+
 
 @pytest.fixture(scope="module")
 def config() -> SweepConfig:
@@ -43,8 +45,9 @@ def config() -> SweepConfig:
 
 
 def said(capsys: pytest.CaptureFixture[str], config: SweepConfig, *events: Event) -> list[str]:
-    capsys.readouterr()
     with EventPrinter(config) as printer:
+        printer(OPENED)
+        capsys.readouterr()
         for event in events:
             printer(event)
     return capsys.readouterr().out.splitlines()
@@ -89,6 +92,7 @@ def test_each_line_of_a_setting_says_how_long_the_rest_takes_at_the_pace_so_far(
     one = row(3, Int8Spec(3.0), 18.5, 2_480_000, 25.0, name="int8 t=3")
     times = iter([100.0, 110.0, 130.0])
     printer = EventPrinter(config, clock=lambda: next(times))
+    printer(OPENED)
     for phase, total in ((Phase.trials, 3), (Phase.baselines, None)):
         printer(PhaseStarted(phase, total))
         if total:
@@ -163,6 +167,7 @@ def test_on_a_terminal_a_bar_shows_the_best_so_far_and_failures_keep_a_line(
     best = row(3, Int8Spec(3.0), 18.5, 2_480_000, 25.0, name="int8 t=3")
     failed = Row(4, pipeline(Int4Spec()), "nf4", Failure(pipeline(Int4Spec()), ErrorType.out_of_memory, "13 GB short"))
     with EventPrinter(config) as printer:
+        printer(OPENED)
         printer(PhaseStarted(Phase.trials, 43, 100.0))
         printer(RowMeasured(best, 7, best))
         printer(RowMeasured(failed, 8, best))

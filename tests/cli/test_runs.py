@@ -34,6 +34,7 @@ def open_executor(setup, config, on_progress):
 
 class Wrapped:
     slots = 1
+    device = "cpu"
     lost = False
 
     def __init__(self, inner, event):

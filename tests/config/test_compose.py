@@ -71,7 +71,7 @@ def test_every_option_of_sweep_composes_and_its_space_holds_settings(group: str,
     assert config.model.components == ["transformer"]
     assert isinstance(config.sampler.name, Sampler)
     assert isinstance(config.model.dtype, Dtype)
-    metrics, objectives = measured(config.metrics, config.objectives)
+    metrics, objectives = measured(config.metrics, config.objectives, "cpu")
     assert [metric.name for metric in objectives] == ["snr_db", "memory_bytes", "latency_ms"]
     assert not parse_budget(config.budget, metrics)
 

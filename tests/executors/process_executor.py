@@ -35,6 +35,11 @@ class ProcessExecutor:
         self._reader.start()
         self._pool = ProcessPoolExecutor(workers, context, _begin, (setup, self._reports))
 
+    @property
+    def device(self) -> str:
+        """The type of device that every process measures on."""
+        return self._pool.submit(_device).result()
+
     def submit(self, task: Task) -> Future[Outcome]:
         """Begin a task in the next free process."""
         return self._pool.submit(_do, task)
@@ -65,6 +70,10 @@ def _begin(setup: LabSetup, reports: Any) -> None:
 
 def _report(reports: Any, progress: Progress) -> None:
     reports.put(progress)
+
+
+def _device() -> str:
+    return _worker.device
 
 
 def _do(task: Task) -> Outcome:

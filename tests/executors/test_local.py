@@ -14,7 +14,7 @@ from quantlab.executors.local import MESSAGE_LENGTH, LocalExecutor
 from quantlab.frozen import FrozenDict
 from quantlab.lab import evaluate as evaluations
 from quantlab.lab import lab as labs
-from quantlab.lab import layer_cache, replay
+from quantlab.lab import layer_cache, warm_up
 from quantlab.lab.guard import DeviceGuard
 from quantlab.metrics import Metric, metric
 from quantlab.metrics.metric import Paired, from_samples
@@ -71,9 +71,9 @@ def test_a_bug_of_ours_is_no_failure_of_the_setting(executor, monkeypatch, error
     assert executor.submit(Evaluate(NF4)).exception() is error
 
 
-@pytest.mark.parametrize("module", [layer_cache, replay], ids=["making", "running"])
+@pytest.mark.parametrize("module", [layer_cache, warm_up], ids=["making", "running"])
 def test_a_bug_of_ours_while_layers_are_made_or_run_shows_its_traceback(monkeypatch, module):
-    name = {layer_cache: "layer_bytes", replay: "peak_above_start"}[module]
+    name = {layer_cache: "layer_bytes", warm_up: "peak_above_start"}[module]
     monkeypatch.delattr(module, name)
     with LocalExecutor(setup()) as executor:
         error = executor.submit(Evaluate(NF4)).exception()

@@ -75,7 +75,7 @@ def test_what_a_pruner_raises_is_raised_as_it_is(lab):
 
 
 def test_a_pruner_takes_nothing_of_what_is_timed():
-    def slow(samples):
+    def slow(samples, before):
         time.sleep(0.05)
 
     result = replay({"unet": lambda x: (x.clone(),)}, SAMPLES, CPU, stop=slow)

@@ -105,6 +105,7 @@ class Unloaded:
     """An executor that opens a model as far as its weights, and makes up the rest."""
 
     slots = 1
+    device = "cpu"
 
     def __init__(self, setup: LabSetup, real: Any) -> None:
         table = sensitivities({spec: [1.0, 4.0] for spec in _schemes(setup)}, [100, 200])
@@ -320,7 +321,8 @@ FOUND: tuple[tuple[str, ...], ...] = (
     # flags
     *(("sweep", "-sc"), ("sweep", "--resolve"), ("sweep", "--cfg", "nope"), ("sweep", "--experimental-rerun", "nope")),
     *(("run", "--help", "model={a:range(1,3)}"), ("report", MAKE, "study.x=")),
-    *(("run", "--config-path", "/no/such"), ("run", "-cd", "-device="), ("run", "--info", "nope")),
+    *(("run", "--config-path", "/no/such"), ("run", "--shell-completion", "study=[*]"), ("run", "--info", "nope")),
+    *(("run", "-cd", "-device="),),
 )
 """Lines that once were answered badly."""
 

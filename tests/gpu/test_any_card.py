@@ -12,7 +12,7 @@ from quantlab.cli import sweep
 from quantlab.config.compose import compose
 from quantlab.errors import OutOfMemoryError
 from quantlab.lab.memory import device_memory
-from quantlab.lab.replay import WARMUP_MOST
+from quantlab.lab.warm_up import WARMUP_MOST
 from quantlab.metrics.memory import weight_bytes
 from quantlab.pipelines.load import load_component
 

@@ -186,7 +186,7 @@ def test_the_study_s_own_file_goes_before_the_cache(recorded, known, nothing_rec
     file = tmp_path / "samples.safetensors"
     (sample,) = recorded[1].sample_set.samples
     other = dataclasses.replace(sample, output=-sample.output)
-    samples.save(samples.sample_set([other]), file)
+    samples.save(samples.sample_set([other], reference_ms={"transformer": 1.0}), file)
     before = file.read_bytes()
     with open_lab() as lab:
         model, evaluation = lab.model, lab.evaluation

@@ -11,6 +11,7 @@ from quantlab.config import LimitConfig
 from quantlab.errors import ConfigError
 from quantlab.metrics.budget import Budget, Limit, parse_budget
 from quantlab.metrics.metric import metric
+from quantlab.metrics.registry import resolve
 
 VALUES = {"snr_db": 30.0, "memory_bytes": 5e6, "latency_ms": 40.0}
 
@@ -90,3 +91,11 @@ def test_a_metric_of_ones_own_can_be_limited_in_its_unit() -> None:
     assert budget.limits == (Limit("max_error", "max", 0.5, "V"),)
     with pytest.raises(ConfigError, match="the unit 'mV'; choose from V"):
         parse_budget({"max_error": LimitConfig(max="0.5 mV")}, [own])
+
+
+def test_a_limit_on_latency_is_one_on_what_settings_are_compared_by() -> None:
+    config = {"latency": LimitConfig(max=50)}
+    assert parse_budget(config, resolve(["latency"], device="cuda")).limits == (Limit("device_ms", "max", 50.0, "ms"),)
+    assert parse_budget(config, resolve(["latency"], device="cpu")).limits == (Limit("latency_ms", "max", 50.0, "ms"),)
+    with pytest.raises(ConfigError, match="budget='latency' is not known"):
+        parse_budget(config, resolve(["snr_db"]))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from quantlab.config import METRICS, OBJECTIVES
+from quantlab.config import LATENCIES, METRICS, OBJECTIVES
 from quantlab.errors import ConfigError
 from quantlab.metrics import Metric, metric
+from quantlab.metrics.latency import LATENCY
 from quantlab.metrics.prediction import SNR_DB
 from quantlab.metrics.registry import built_in, measured, resolve
 
@@ -43,10 +44,26 @@ def names(metrics: tuple[Metric, ...]) -> list[str]:
 
 
 def test_what_configurations_name_by_default_ships() -> None:
-    assert names(resolve(METRICS)) == list(METRICS)
-    assert set(METRICS) <= set(built_in())
-    metrics, objectives = measured(METRICS, OBJECTIVES)
-    assert (names(metrics), names(objectives)) == (list(METRICS), list(OBJECTIVES))
+    *others, last = METRICS
+    assert last == LATENCY == OBJECTIVES[-1]
+    assert {*others, *LATENCIES} <= set(built_in())
+    for device, timed in (("cuda", list(LATENCIES)), ("cpu", ["latency_ms"])):
+        assert names(resolve(METRICS, device=device)) == [*others, *timed]
+        metrics, objectives = measured(METRICS, OBJECTIVES, device)
+        assert (names(metrics), names(objectives)) == ([*others, *timed], [*OBJECTIVES[:-1], timed[0]])
+
+
+@pytest.mark.parametrize("name", ["device_ms", "host_ms"])
+def test_what_a_device_does_not_have_is_refused_there_and_can_be_chosen_elsewhere(name: str) -> None:
+    assert names(measured(["snr_db"], [name], "cuda")[1]) == [name]
+    for field, wanted in (("metrics", ([name], ["snr_db"])), ("objectives", (["snr_db"], [name]))):
+        with pytest.raises(ConfigError, match=f"{field} holds {name}, which is measured on CUDA alone; choose latency"):
+            measured(*wanted, "cpu")
+
+
+def test_an_objective_has_everything_of_latency_measured_with_it() -> None:
+    metrics, objectives = measured(["snr_db"], ["latency"], "cuda")
+    assert (names(metrics), names(objectives)) == (["snr_db", *LATENCIES], ["device_ms"])
 
 
 def test_a_name_means_the_metric_that_ships() -> None:
@@ -56,8 +73,8 @@ def test_a_name_means_the_metric_that_ships() -> None:
 def test_an_unknown_name_names_the_choices_and_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"metrics='snr' is not known; choose from .*Did you mean 'snr_db'\?"):
         resolve(["snr"])
-    with pytest.raises(ConfigError, match="objectives='latency' is not known"):
-        measured(["latency_ms"], ["latency"])
+    with pytest.raises(ConfigError, match=r"objectives='latenci' is not known.* Did you mean 'latency'\?"):
+        measured(["latency_ms"], ["latenci"])
 
 
 def test_a_file_gives_its_metrics_and_any_of_its_functions(file: Path) -> None:

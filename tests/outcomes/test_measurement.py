@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import pickle
+import statistics
 
 import pytest
 from fakes import measurement, sample, with_samples
@@ -11,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.frozen import FrozenDict
+from quantlab.metrics.intervals import Interval, interval
+from quantlab.metrics.latency import DEVICE_MS, LATENCY_MS
 from quantlab.metrics.prediction import IDENTICAL_DB, snr_db
 from quantlab.outcomes import Measurement, Pruned, SampleResult
+from quantlab.outcomes.serialization import from_dict, to_dict
 from quantlab.spec import Int8Spec
 
 powers = st.floats(1e-30, 1e30)
@@ -92,3 +97,35 @@ def test_a_pruned_measurement_is_of_its_setting_and_counts_what_it_saved() -> No
 def test_whether_fidelity_means_anything_is_a_field(meaningful: bool) -> None:
     m: Measurement = measurement(Int8Spec(), fidelity_is_meaningful=meaningful)
     assert pickle.loads(pickle.dumps(m)).fidelity_is_meaningful is meaningful
+
+
+def timed(device_ms: tuple[float, ...], host_ms: float) -> Measurement:
+    """A measurement as of CUDA."""
+    watched = tuple(
+        SampleResult("transformer", 0, i, 0.0, FrozenDict({"device_ms": ms})) for i, ms in enumerate(device_ms)
+    )
+    whole = measurement(Int8Spec())
+    metrics = {**whole.metrics, "device_ms": statistics.median(device_ms), "host_ms": host_ms}
+    return dataclasses.replace(whole, metrics=FrozenDict(metrics), watched=watched)
+
+
+@pytest.mark.parametrize(("host_ms", "is_host_bound"), [(50.1, True), (50.0, False), (10.0, False)])
+def test_a_setting_is_host_bound_where_launching_takes_longer_than_the_kernels(
+    host_ms: float, is_host_bound: bool
+) -> None:
+    assert timed((49.0, 51.0), host_ms).is_host_bound is is_host_bound
+    assert measurement(Int8Spec()).is_host_bound is None
+
+
+def test_the_interval_of_a_device_time_is_that_of_the_forwards_that_were_watched() -> None:
+    assert timed((48.0, 52.0), 1.0).interval(DEVICE_MS) == Interval(49.0, 51.0)
+    whole = measurement(Int8Spec())
+    assert whole.interval(LATENCY_MS) == interval(LATENCY_MS, whole.samples)
+
+
+def test_watched_forwards_travel_with_their_measurement() -> None:
+    one = timed((48.0, 52.0), 1.0)
+    data = json.loads(json.dumps(to_dict(one)))
+    assert from_dict(data) == one
+    del data["watched"]  # as it was written before there were any
+    assert from_dict(data) == dataclasses.replace(one, watched=())

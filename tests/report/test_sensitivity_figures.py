@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from report.studies import study
 
 from quantlab.errors import StudyError
-from quantlab.outcomes import SensitivityTable
+from quantlab.outcomes import Measurement, SensitivityTable
 from quantlab.report import plot_kept, plot_outliers, plot_predicted, plot_sensitivity, write_report
 from quantlab.report.calibration import calibration
 from quantlab.report.kept import place
@@ -22,7 +22,7 @@ from quantlab.report.layer_grid import parts, scheme_name
 from quantlab.report.text import MEANINGLESS, calibration_line
 from quantlab.sensitivity.minimal_skip_list import kept_by
 from quantlab.sensitivity.predict import Predictor
-from quantlab.spec import Int4Spec, Int8Spec, QuantSpec
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
 from quantlab.study.store import StudyStore
 from quantlab.study.study import Study
 
@@ -287,3 +287,20 @@ def test_where_no_candidate_was_measured_the_figure_says_so(tmp_path: Path) -> N
     one = view(tmp_path, {Int8Spec(9): {"snr_db": 1.0, "memory_bytes": 1e6, "latency_ms": 1.0}})
     assert calibration(one) is None
     assert "no candidate was measured" in words(plot_predicted(one))
+
+
+def test_a_device_time_is_drawn_against_what_was_predicted_of_it(tmp_path: Path) -> None:
+    def act(spec: PipelineSpec) -> Measurement:
+        whole = numbers(spec)
+        return dataclasses.replace(whole, metrics=FrozenDict({**whole.metrics, "device_ms": 20.0}))
+
+    def fill(store: StudyStore) -> None:
+        for db, spec in OFF.items():
+            store.record_prediction(pipeline(spec), off_by(db, spec) | {"device_ms": 25.0})
+
+    chosen = objectives("snr_db", "memory_bytes", "device_ms")
+    figure = plot_predicted(study(tmp_path / "s", act, chosen, metrics=chosen, fill=fill))
+    drawn = figure.axes[1]
+    assert drawn.get_title() == "device time of one forward off by 20.0 % (median; at most 20.0 %)"
+    (offsets, *_) = [one.get_offsets() for one in drawn.collections]
+    assert np.asarray(offsets).tolist() == [[25.0, 20.0]]

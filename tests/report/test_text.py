@@ -20,8 +20,9 @@ from quantlab.metrics.lpips import NO_TORCHVISION, NO_WEIGHTS, UNREADABLE
 from quantlab.metrics.registry import built_in
 from quantlab.outcomes import ErrorType, Failure, LargeSkipEntry, Measurement, NoiseFloor, Placement, Pruned
 from quantlab.report import text
+from quantlab.report.text.host_bound import host_bound_line
 from quantlab.report.text.outcomes import ERRORS
-from quantlab.report.text.values import bare, sentence
+from quantlab.report.text.values import bare, noun, sentence
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, ReferenceSpec
 from quantlab.study.drift import Check
 from quantlab.study.rank_correlation import RankCorrelation, rank_correlations
@@ -244,7 +245,7 @@ def test_the_legend_of_ties_follows_the_objectives() -> None:
 
 
 def check(when: str, latency_ms: float) -> Check:
-    return Check(when, pipeline(Int8Spec()), latency_ms, latency_ms, latency_ms)
+    return Check(when, pipeline(Int8Spec()), latency_ms, "latency_ms")
 
 
 def test_a_noisy_machine_is_a_note_and_a_quiet_one_is_none(tmp_path: Path) -> None:
@@ -374,3 +375,26 @@ def test_objectives_are_listed_with_their_directions() -> None:
         "optimises prediction SNR (maximize), weight memory (minimize) and latency of one forward (minimize)"
     )
     assert text.objectives_line(objectives("snr_db")) == "optimises prediction SNR (maximize)"
+
+
+@pytest.mark.parametrize(
+    ("host_ms", "line"),
+    [
+        ((5.0, 5.0), ""),
+        ((15.0, 5.0), "1 of 2 settings on the front is host-bound: launching a forward takes longer"),
+        ((15.0, 15.0), "2 of 2 settings on the front are host-bound: launching a forward takes longer"),
+    ],
+)
+def test_settings_that_the_host_holds_up_are_counted(host_ms: tuple[float, ...], line: str) -> None:
+    whole = measurement(Int8Spec())
+    some = [
+        dataclasses.replace(whole, metrics=FrozenDict({**whole.metrics, "device_ms": 10.0, "host_ms": ms}))
+        for ms in host_ms
+    ]
+    assert host_bound_line(some).startswith(line)
+    assert bool(host_bound_line(some)) == bool(line)
+
+
+def test_latencies_are_called_in_a_sentence_what_they_are() -> None:
+    named = [noun(built_in()[name]) for name in ("device_ms", "host_ms", "latency_ms", "memory_bytes")]
+    assert named == ["device time", "launch time", "latency", "weight memory"]

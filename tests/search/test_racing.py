@@ -323,3 +323,15 @@ def test_a_confidence_that_is_none_is_refused_in_one_line(confidence: float) -> 
 @pytest.mark.parametrize("confidence", [0.51, 0.95, 0.999])
 def test_a_confidence_is_accepted(confidence: float) -> None:
     check_confidence(confidence)
+
+
+@pytest.mark.parametrize(("device_ms", "stopped"), [(10.3, True), (10.1, False), (9.0, False)])
+def test_a_device_time_is_known_from_the_start_and_counts_beyond_its_tolerance(device_ms: float, stopped: bool) -> None:
+    rules = racing_rules(objectives("snr_db", "memory_bytes", "device_ms"))
+    samples = entries(np.full(ALL, 0.01), np.full(ALL, 10.0))
+    front = dataclasses.replace(measurement(Int4Spec(), 30.0, 1000), samples=samples)
+    front = dataclasses.replace(front, metrics=FrozenDict({**front.metrics, "device_ms": 10.0}))
+    race = RacingPruner(rules, (rival(12, front, rules),), 0.99)
+    worse = entries(np.full(ALL, 0.05), np.full(ALL, 10.0))
+    by = race.dominated_by(worse[:8], {"memory_bytes": 1000, "device_ms": device_ms})
+    assert by == (12 if stopped else None)

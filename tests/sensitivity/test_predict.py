@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fakes import measurement, sensitivities
+from fakes import measurement, sensitivities, with_device_times
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +52,7 @@ def test_bytes_and_milliseconds_add_up() -> None:
 
 
 def test_the_reference_is_predicted_to_be_itself_as_fast_as_it_was_measured() -> None:
-    assert dataclasses.astuple(Predictor(TABLE).predict(ReferenceSpec())) == (IDENTICAL_DB, 21000, 50)
+    assert dataclasses.astuple(Predictor(TABLE).predict(ReferenceSpec())) == (IDENTICAL_DB, 21000, 50, None)
     predictor = Predictor(TABLE, [measured(ReferenceSpec(), 100, 60.0)])
     assert predictor.predict(ReferenceSpec()).latency_ms == 60
     assert predictor.predict(NF4).latency_ms == pytest.approx(60 - 10)
@@ -141,8 +141,33 @@ def test_keeping_one_more_layer_never_costs_fidelity_and_never_saves_memory(some
 
 def test_a_prediction_is_read_by_the_metrics_names() -> None:
     predicted = Predictor(TABLE).predict(NF4)
-    assert tuple(predicted.metrics) == PREDICTED
-    assert predicted.metrics == {name: getattr(predicted, name) for name in PREDICTED}
+    known = [name for name in PREDICTED if name != "device_ms"]
+    assert predicted.metrics == {name: getattr(predicted, name) for name in known}
+    on_cuda = Predictor(with_device_times(TABLE)).predict(NF4)
+    assert tuple(on_cuda.metrics) == PREDICTED
+    assert on_cuda.metrics == {name: getattr(on_cuda, name) for name in PREDICTED}
+
+
+def test_device_time_adds_up_over_the_layers_that_are_quantized() -> None:
+    predict = Predictor(with_device_times(TABLE)).predict
+    changes = with_device_times(TABLE).device_changes(NF4)
+    assert predict(ReferenceSpec()).device_ms == 40.0
+    assert predict(NF4).device_ms == pytest.approx(40.0 + changes.sum())
+    kept = dataclasses.replace(NF4, skip=("blocks.3",))
+    assert predict(kept).device_ms == pytest.approx(40.0 + changes.sum() - changes[3])
+
+
+def test_what_a_whole_scheme_takes_beyond_its_layers_is_shared_out_by_their_kernels_time() -> None:
+    table = with_device_times(TABLE)
+    plain = Predictor(table)
+    whole = plain.predict(NF4)
+    more = dataclasses.replace(measurement(NF4), metrics=FrozenDict({"device_ms": whole.device_ms + 6}))
+    predict = Predictor(table, [(NF4, more)]).predict
+    assert predict(NF4).device_ms == pytest.approx(whole.device_ms + 6)
+    kept = dataclasses.replace(NF4, skip=("blocks.3",))
+    left = 1 - table.weights_of_time[3]
+    assert predict(kept).device_ms == pytest.approx(plain.predict(kept).device_ms + 6 * left)
+    assert table.weights_of_time == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
 def test_what_a_measurement_does_not_hold_corrects_nothing() -> None:

@@ -40,11 +40,8 @@ def slower_by(percent: float, least: int) -> Act:
         m, times = numbers(spec), 1 + percent / 100
         if before < least:
             return m
-        samples = tuple(
-            dataclasses.replace(one, values={**one.values, "latency_ms": one["latency_ms"] * times})
-            for one in m.samples
-        )
-        return dataclasses.replace(m, samples=samples)
+        metrics = {**m.metrics, "latency_ms": m.metrics["latency_ms"] * times}
+        return dataclasses.replace(m, metrics=metrics)  # type: ignore[arg-type]
 
     return act
 

@@ -68,7 +68,7 @@ def confirm(
     config: SweepConfig, folder: Path, executor: FakeExecutor, on_event: Callable[[Event], None] = lambda event: None
 ) -> dict[PipelineSpec, Evaluated]:
     with StudyStore(folder, OBJECTIVES) as store:
-        confirm_winner(Session(plan(config), store, executor, description(), on_event))
+        confirm_winner(Session(plan(config, "cpu"), store, executor, description(), on_event))
         return store.held_out()
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from fakes import OBJECTIVES, measurement, pipeline
 
+from quantlab.metrics.latency import DEVICE_MS, LATENCY_MS
+from quantlab.metrics.metric import Metric
 from quantlab.spec import Int8Spec
 from quantlab.study.drift import Check, is_noisy, spread
 from quantlab.study.store import StudyStore
@@ -14,7 +16,7 @@ SPEC = pipeline(Int8Spec())
 
 
 def check(when: str, latency_ms: float) -> Check:
-    return Check(when, SPEC, latency_ms, latency_ms - 0.1, latency_ms + 0.1)
+    return Check(when, SPEC, latency_ms, "latency_ms")
 
 
 def checks(*latencies: float) -> list[Check]:
@@ -40,15 +42,13 @@ def test_more_than_two_percent_apart_is_noisy(latencies: tuple[float, ...]) -> N
     assert is_noisy(checks(*latencies))
 
 
-def test_a_check_holds_the_quartiles_of_the_latency_and_the_gpu_s_state_after_it() -> None:
+@pytest.mark.parametrize("metric", [LATENCY_MS, DEVICE_MS])
+def test_a_check_holds_what_settings_are_compared_by_and_the_gpu_s_state_after_it(metric: Metric) -> None:
     m = measurement(SPEC, 30.0, 1000, 12.0)
-    latencies = [10.0, 11.0, 12.0, 13.0, 14.0]
-    samples = tuple(
-        dataclasses.replace(m.samples[0], step=step, values={**m.samples[0].values, "latency_ms": ms})
-        for step, ms in enumerate(latencies)
-    )
-    m = dataclasses.replace(m, samples=samples, provenance={"gpu_state": {"temperature": 55}})
-    assert Check.of("middle", m) == Check("middle", SPEC, 12.0, 11.0, 13.0, {"temperature": 55})  # type: ignore[arg-type]
+    metrics = {**m.metrics, "device_ms": 11.0}
+    m = dataclasses.replace(m, metrics=metrics, provenance={"gpu_state": {"temperature": 55}})  # type: ignore[arg-type]
+    expected = Check("middle", SPEC, metrics[metric.name], metric.name, {"temperature": 55})  # type: ignore[arg-type]
+    assert Check.of("middle", m, metric) == expected
 
 
 def test_checks_come_back_in_the_order_of_the_study_and_a_later_one_replaces_an_earlier(tmp_path: Path) -> None:

@@ -83,3 +83,12 @@ def test_what_is_claimed_later_is_added(tmp_path: Path) -> None:
 
 def test_it_has_all_that_layer_sensitivities_depend_on() -> None:
     assert set(IDENTITY_FIELDS) <= set(of())
+
+
+def test_latencies_that_were_measured_in_another_way_are_not_mixed() -> None:
+    in_turns = of(lab=lab(provenance=FrozenDict({**description().provenance, "latency": "in_turns"})))
+    before = {name: value for name, value in in_turns.items() if name != "latency"}  # as studies were claimed once
+    with pytest.raises(StudyError, match="was measured with latency 'alone', now it is 'in_turns'"):
+        check_identity("s", before, in_turns)
+    check_identity("s", {}, in_turns)
+    check_identity("s", in_turns, in_turns)

@@ -237,7 +237,7 @@ def test_a_setting_of_several_components_wins_as_one() -> None:
     assert won(rows, budget(memory_bytes_max=4e6)).spec == PipelineSpec(both)
 
 
-@pytest.mark.parametrize("rule", ["snr", "latency", "max_snr", ""])
+@pytest.mark.parametrize("rule", ["snr", "latenci", "max_snr", ""])
 def test_a_rule_that_is_not_known_names_the_choices(rule: str) -> None:
     with pytest.raises(ConfigError, match=r"rule=.*auto, ideal_point, snr_db, memory_bytes, latency_ms"):
         check_rule(rule, OBJECTIVES)
@@ -314,3 +314,9 @@ def test_a_wish_about_the_fidelity_of_random_weights_is_refused() -> None:
 def test_the_setting_nearest_to_a_budget_is_found_without_the_fidelity_of_random_weights() -> None:
     rows = random_weights([point(0, 30, 5, 1), point(1, 40, 6, 2)])
     assert lost(rows, budget(memory_bytes_max=1e6)).nearest is rows[0]
+
+
+def test_the_rule_latency_is_the_objective_that_settings_are_compared_by() -> None:
+    assert won(ROWS, rule="latency") == won(ROWS, rule="latency_ms")
+    with pytest.raises(ConfigError, match="rule='latency' is not known"):
+        check_rule("latency", objectives("snr_db", "memory_bytes"))

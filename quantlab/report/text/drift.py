@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantlab.metrics.latency import LATENCY_MS, TOLERANCE
-from quantlab.report.text.values import join, number
+from quantlab.metrics.latency import TOLERANCE
+from quantlab.metrics.registry import built_in
+from quantlab.report.text.values import join, noun, number
 from quantlab.study.drift import Check, is_noisy, spread
 
 _WHEN = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
@@ -20,10 +21,11 @@ def drift_line(checks: Sequence[Check], name: str) -> str:
     """
     if not is_noisy(checks):
         return ""
-    times = join([f"{number(LATENCY_MS, check.latency_ms)} {_WHEN[check.when]}" for check in checks])
+    metric = built_in()[checks[0].metric]
+    times = join([f"{number(metric, check.ms)} {_WHEN[check.when]}" for check in checks])
     percent = 100 * spread(checks)
     apart = f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
     return (
         f"the machine was noisy: {name} took {times}, a spread of {apart} % "
-        f"(at most {100 * TOLERANCE:g} % is normal); ignore smaller differences in latency"
+        f"(at most {100 * TOLERANCE:g} % is normal); ignore smaller differences in {noun(metric)}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantlab.metrics.intervals import interval
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.pareto import judged
 from quantlab.report.text.values import count, join
@@ -26,7 +25,7 @@ def front_size(study: Study) -> str:
     if outside := sum(not row.eligible for row in members):
         words += f" ({count(outside, 'baseline')} outside the space among them)"
     compared = [metric for metric in judged(study.objectives, study.fidelity_is_meaningful) if _is_resampled(metric)]
-    if not any(interval(m, row.measurement.samples) for m in compared for row in members if row.measurement):
+    if not any(row.measurement.interval(m) for m in compared for row in members if row.measurement):
         return words
     tied = ties(study.front_rows, study.objectives)
     apart = sum(row.number not in tied for row in members)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from quantlab.config.units import human_bytes
 from quantlab.metrics.images import ImageMetric
-from quantlab.metrics.intervals import CONFIDENCE, Interval, interval
+from quantlab.metrics.intervals import CONFIDENCE, Interval
+from quantlab.metrics.latency import DEVICE_MS, HOST_MS, LATENCY_MS
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import Measurement
 
@@ -47,7 +48,7 @@ def format_metric(metric: Metric, value: float, known: Interval | None = None) -
 
 def measured(metric: Metric, measurement: Measurement) -> str:
     """`format_metric` of a measurement, with the interval that its samples give."""
-    return format_metric(metric, measurement.metrics[metric.name], interval(metric, measurement.samples))
+    return format_metric(metric, measurement.metrics[metric.name], measurement.interval(metric))
 
 
 def cell(metric: Metric, measurement: Measurement) -> str:
@@ -55,7 +56,7 @@ def cell(metric: Metric, measurement: Measurement) -> str:
     value = measurement.metrics.get(metric.name)
     if value is None:
         return ""
-    return bare(metric, value) + _interval(metric, value, interval(metric, measurement.samples))
+    return bare(metric, value) + _interval(metric, value, measurement.interval(metric))
 
 
 def heading(metric: Metric | ImageMetric, meaningful: bool = True) -> str:
@@ -72,6 +73,11 @@ def heading(metric: Metric | ImageMetric, meaningful: bool = True) -> str:
     second = f"{unit} {bounds}".strip()
     third = "" if meaningful or not metric.fidelity else f"({MEANINGLESS})"
     return "\n".join(filter(None, (metric.label, second, third)))
+
+
+def noun(metric: Metric) -> str:
+    """What a metric is called in a sentence that says of what it is: "latency", "device time"."""
+    return {DEVICE_MS: "device time", HOST_MS: "launch time", LATENCY_MS: "latency"}.get(metric, metric.label)
 
 
 def best(metric: Metric) -> str:

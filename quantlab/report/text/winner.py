@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from quantlab.config.units import human_bytes
 from quantlab.errors import StudyError
 from quantlab.metrics.budget import Budget, Limit
-from quantlab.metrics.latency import LATENCY_MS, TOLERANCE
+from quantlab.metrics.latency import TOLERANCE, latency_of
 from quantlab.metrics.metric import Metric
 from quantlab.report.text.outcomes import row_figures
-from quantlab.report.text.values import bare, best, count, join, number
+from quantlab.report.text.values import bare, best, count, join, noun, number
 from quantlab.study.rows import Row
 from quantlab.study.winner import IDEAL_POINT, NoWinner, Reason, Winner
 
@@ -87,10 +87,11 @@ def no_winner_line(
 def _slower(study: Study, row: Row) -> str:
     """That a row is slower than the reference by more than a machine's noise; empty where it is not."""
     reference = next((one.measurement for one in study.baseline_rows if one.spec.is_reference), None)
-    if reference is None or row.measurement is None or LATENCY_MS not in study.metrics:
+    timed = latency_of(study.objectives) or latency_of(study.metrics)
+    if reference is None or row.measurement is None or timed is None:
         return ""
-    ratio = row.measurement.metrics[LATENCY_MS.name] / reference.metrics[LATENCY_MS.name]
-    return f", slower than the reference ({ratio:.3g} times its latency)" if ratio > 1 + TOLERANCE else ""
+    ratio = row.measurement.metrics[timed.name] / reference.metrics[timed.name]
+    return f", slower than the reference ({ratio:.3g} times its {noun(timed)})" if ratio > 1 + TOLERANCE else ""
 
 
 def _why(reason: Reason, objectives: Sequence[Metric]) -> str:

@@ -1,0 +1,164 @@
+"""Time forwards: between device events on CUDA, by the clock on a CPU, there also in turns with the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from quantlab.lab.assembly import Assembly
+from quantlab.lab.samples import Sample
+from quantlab.metrics import latency
+from quantlab.spec import PipelineSpec
+
+_LEAST = 0.1
+"""Share of a forward's time that is its own at least, however long its threads waited side by side."""
+
+_IQRS_OF_95_PERCENT = 1.96 * 1.25 / 1.35
+"""Half a 95 % interval of the median of n normal values, in interquartile ranges over the root of n."""
+
+Forward = Callable[[], Any]
+
+
+def forward(component: nn.Module, sample: Sample) -> torch.Tensor:
+    """The component's output on a sample."""
+    output = component(**sample.inputs)[0]
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+class Clock:
+    """Times one forward after another on a device.
+
+    The device is idle before each, so that what the host takes to launch it is in the time.
+
+    Args:
+        device: where they run.
+
+    Attributes:
+        forward_s: seconds of all forwards so far.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.forward_s = 0.0
+
+    def timed(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """A forward's output, its ``latency_ms``, and on CUDA its ``host_ms``.
+
+        On Linux, what its threads waited for a CPU core that others kept is not in the latency.
+        """
+        if self._device.type == "cuda":
+            before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize(self._device)
+            start = time.perf_counter()
+            before.record()
+            output = run()
+            after.record()
+            host_ms = 1e3 * (time.perf_counter() - start)
+            after.synchronize()
+            found = {"latency_ms": before.elapsed_time(after), "host_ms": host_ms}
+        else:
+            waited, start = _waited_ms(), time.perf_counter()
+            output = run()
+            elapsed = 1e3 * (time.perf_counter() - start)
+            self.forward_s += elapsed / 1e3
+            return output, {"latency_ms": max(elapsed - (_waited_ms() - waited), _LEAST * elapsed)}
+        self.forward_s += found["latency_ms"] / 1e3
+        return output, found
+
+    @property
+    def rounds(self) -> int:
+        """Times that all samples may be timed."""
+        return 1
+
+    def sampled(self, component: nn.Module, sample: Sample) -> tuple[torch.Tensor, dict[str, float]]:
+        """The same of a component on a sample of the set."""
+        return self.timed(lambda: forward(component, sample))
+
+    def is_settled(self, rounds: Sequence[Sequence[Mapping[str, float]]]) -> bool:
+        """Whether another round would tell nothing that matters, from those so far: one line a sample."""
+        return True
+
+
+class Turns(Clock):
+    """Times a setting in turns with the reference, on a CPU.
+
+    What the machine does meanwhile slows both alike. So a latency is the ratio of the two forwards, times what the
+    reference took when its sample set was recorded.
+
+    Args:
+        assembly: of the components, under the setting.
+        spec: the setting.
+        reference_ms: what the reference took, by component.
+        device: where they run.
+    """
+
+    def __init__(
+        self, assembly: Assembly, spec: PipelineSpec, reference_ms: Mapping[str, float], device: torch.device
+    ) -> None:
+        super().__init__(device)
+        self._assembly, self._spec, self._reference_ms = assembly, spec, reference_ms
+        self._reference_first = False
+
+    @property
+    def rounds(self) -> int:
+        """Times that all samples may be timed."""
+        return latency.MOST_ROUNDS
+
+    def sampled(self, component: nn.Module, sample: Sample) -> tuple[torch.Tensor, dict[str, float]]:
+        """Each is first in every other turn, so that a drift within the turns cancels as well."""
+        self._reference_first = not self._reference_first
+        if self._reference_first:
+            reference = self._reference_turn(component, sample)
+        output, found = super().sampled(component, sample)
+        if not self._reference_first:
+            reference = self._reference_turn(component, sample)
+        ratio = found["latency_ms"] / reference
+        return output, {"latency_ms": ratio * self._reference_ms[sample.component]}
+
+    def is_settled(self, rounds: Sequence[Sequence[Mapping[str, float]]]) -> bool:
+        """Whether the median is known to `quantlab.metrics.latency.CERTAIN`, at 95 %."""
+        logs = np.log([values["latency_ms"] for lines in rounds for values in lines])
+        low, high = np.percentile(logs, [25, 75])
+        return bool(_IQRS_OF_95_PERCENT * (high - low) / math.sqrt(len(logs)) <= latency.CERTAIN)
+
+    def _reference_turn(self, component: nn.Module, sample: Sample) -> float:
+        self._assembly.restore()
+        try:
+            return super().sampled(component, sample)[1]["latency_ms"]
+        finally:
+            self._assembly.assemble(self._spec)
+
+
+def _waited_ms() -> float:
+    """What this process' threads have waited for a core since they began; 0 where the system does not say."""
+    waited = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
+            waited += int(thread.read_text().split()[1])
+    return waited / 1e6
+
+
+@torch.no_grad()
+def reference_ms(
+    components: Mapping[str, nn.Module], samples: Sequence[Sample], device: torch.device
+) -> dict[str, float]:
+    """What a forward of each reference takes on a CPU, the median over its samples; nothing on CUDA."""
+    if device.type == "cuda":
+        return {}
+    found: dict[str, float] = {}
+    for name, component in components.items():
+        own = [sample for sample in samples if sample.component == name]
+        clock = Clock(device)
+        forward(component, own[0])
+        found[name] = statistics.median(clock.sampled(component, sample)[1]["latency_ms"] for sample in own)
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -63,10 +64,13 @@ class Assembly:
         self.resolve(spec)
         return {name: self.caches[name].assemble(one) for name, one in spec.items()}
 
-    def restore(self) -> None:
-        """Make the components the references again, wherever their weights are; what was made is kept."""
-        for cache in self.caches.values():
-            cache.restore()
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Inside, the components are the references; see `LayerCache.restored`."""
+        with contextlib.ExitStack() as stack:
+            for cache in self.caches.values():
+                stack.enter_context(cache.restored())
+            yield
 
     def clear(self) -> None:
         """Restore the references and drop every made layer."""

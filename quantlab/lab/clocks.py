@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,15 @@ from torch import nn
 from quantlab.lab.assembly import Assembly
 from quantlab.lab.samples import Sample
 from quantlab.metrics import latency
-from quantlab.spec import PipelineSpec
+
+_FEWEST = 4
+"""Ratios that say how far they scatter."""
 
 _LEAST = 0.1
 """Share of a forward's time that is its own at least, however long its threads waited side by side."""
 
 _IQRS_OF_95_PERCENT = 1.96 * 1.25 / 1.35
 """Half a 95 % interval of the median of n normal values, in interquartile ranges over the root of n."""
-
-Forward = Callable[[], Any]
 
 
 def forward(component: nn.Module, sample: Sample) -> torch.Tensor:
@@ -54,26 +53,29 @@ class Clock:
     def timed(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """A forward's output, its ``latency_ms``, and on CUDA its ``host_ms``.
 
-        On Linux, what its threads waited for a CPU core that others kept is not in the latency.
+        On Linux, what its threads waited for a CPU core that something else kept is not in the latency.
         """
-        if self._device.type == "cuda":
-            before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize(self._device)
-            start = time.perf_counter()
-            before.record()
-            output = run()
-            after.record()
-            host_ms = 1e3 * (time.perf_counter() - start)
-            after.synchronize()
-            found = {"latency_ms": before.elapsed_time(after), "host_ms": host_ms}
-        else:
-            waited, start = _waited_ms(), time.perf_counter()
-            output = run()
-            elapsed = 1e3 * (time.perf_counter() - start)
-            self.forward_s += elapsed / 1e3
-            return output, {"latency_ms": max(elapsed - (_waited_ms() - waited), _LEAST * elapsed)}
-        self.forward_s += found["latency_ms"] / 1e3
+        output, found, elapsed = (self._on_cuda if self._device.type == "cuda" else self._on_cpu)(run)
+        self.forward_s += elapsed / 1e3
         return output, found
+
+    def _on_cuda(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float], float]:
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize(self._device)
+        start = time.perf_counter()
+        before.record()
+        output = run()
+        after.record()
+        host_ms = 1e3 * (time.perf_counter() - start)
+        after.synchronize()
+        elapsed = before.elapsed_time(after)
+        return output, {"latency_ms": elapsed, "host_ms": host_ms}, elapsed
+
+    def _on_cpu(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float], float]:
+        waited, start = _waited_ms(), time.perf_counter()
+        output = run()
+        elapsed = 1e3 * (time.perf_counter() - start)
+        return output, {"latency_ms": max(elapsed - lost_ms(waited, _waited_ms()), _LEAST * elapsed)}, elapsed
 
     @property
     def rounds(self) -> int:
@@ -84,8 +86,9 @@ class Clock:
         """The same of a component on a sample of the set."""
         return self.timed(lambda: forward(component, sample))
 
-    def is_settled(self, rounds: Sequence[Sequence[Mapping[str, float]]]) -> bool:
-        """Whether another round would tell nothing that matters, from those so far: one line a sample."""
+    @property
+    def is_settled(self) -> bool:
+        """Whether another round would tell nothing that matters."""
         return True
 
 
@@ -97,17 +100,15 @@ class Turns(Clock):
 
     Args:
         assembly: of the components, under the setting.
-        spec: the setting.
         reference_ms: what the reference took, by component.
         device: where they run.
     """
 
-    def __init__(
-        self, assembly: Assembly, spec: PipelineSpec, reference_ms: Mapping[str, float], device: torch.device
-    ) -> None:
+    def __init__(self, assembly: Assembly, reference_ms: Mapping[str, float], device: torch.device) -> None:
         super().__init__(device)
-        self._assembly, self._spec, self._reference_ms = assembly, spec, reference_ms
+        self._assembly, self._reference_ms = assembly, reference_ms
         self._reference_first = False
+        self._ratios: dict[str, list[float]] = {}
 
     @property
     def rounds(self) -> int:
@@ -123,29 +124,43 @@ class Turns(Clock):
         if not self._reference_first:
             reference = self._reference_turn(component, sample)
         ratio = found["latency_ms"] / reference
+        self._ratios.setdefault(sample.component, []).append(ratio)
         return output, {"latency_ms": ratio * self._reference_ms[sample.component]}
 
-    def is_settled(self, rounds: Sequence[Sequence[Mapping[str, float]]]) -> bool:
-        """Whether the median is known to `quantlab.metrics.latency.CERTAIN`, at 95 %."""
-        logs = np.log([values["latency_ms"] for lines in rounds for values in lines])
-        low, high = np.percentile(logs, [25, 75])
-        return bool(_IQRS_OF_95_PERCENT * (high - low) / math.sqrt(len(logs)) <= latency.CERTAIN)
+    @property
+    def is_settled(self) -> bool:
+        """Whether each component's median ratio is known to `quantlab.metrics.latency.CERTAIN`, at 95 %."""
+        return all(map(_is_certain, self._ratios.values()))
 
     def _reference_turn(self, component: nn.Module, sample: Sample) -> float:
-        self._assembly.restore()
-        try:
+        with self._assembly.restored():
             return super().sampled(component, sample)[1]["latency_ms"]
-        finally:
-            self._assembly.assemble(self._spec)
 
 
-def _waited_ms() -> float:
-    """What this process' threads have waited for a core since they began; 0 where the system does not say."""
-    waited = 0
+def _is_certain(ratios: Sequence[float]) -> bool:
+    """Whether half the 95 % interval of their median is small; too few say nothing of their scatter."""
+    low, high = np.percentile(np.log(ratios), [25, 75])
+    half = _IQRS_OF_95_PERCENT * (high - low) / math.sqrt(len(ratios))
+    return len(ratios) >= _FEWEST and bool(half <= latency.CERTAIN)
+
+
+def lost_ms(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """What a forward lost to its threads' waits for a core, from what each had waited before and after.
+
+    The sum, where they wait one after another or share a core. Threads that wait side by side lose less, so that it is
+    at most twice the longest wait.
+    """
+    waits = [ms - before.get(thread, 0.0) for thread, ms in after.items()]
+    return min(sum(waits), 2 * max(waits, default=0.0))
+
+
+def _waited_ms() -> dict[str, float]:
+    """What each thread of this process has waited for a core since it began; empty where the system does not say."""
+    waited: dict[str, float] = {}
     for thread in Path("/proc/self/task").glob("*/schedstat"):
         with contextlib.suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
-            waited += int(thread.read_text().split()[1])
-    return waited / 1e6
+            waited[thread.parent.name] = int(thread.read_text().split()[1]) / 1e6
+    return waited
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ class Pruner(Protocol):
         ...
 
     def dominated_by(self, samples: Sequence[SampleResult], metrics: Mapping[str, float]) -> int | None:
-        """Number of the row that beats a setting, from its results so far and the metrics that are known before."""
+        """Number of the row that beats a setting, from its results so far and what metrics say before it is run."""
         ...
 
 
@@ -79,7 +79,7 @@ def evaluate(
         observers(metrics),
         None if pruner is None else _told(pruner, assembly, metrics),
         WATCHED if any(metric.watched for metric in metrics) else 0,
-        _clock(assembly, spec, sample_set, device),
+        _clock(assembly, metrics, sample_set, device),
         # after a forward: on a CPU, int8 with `has_fp16_weight` makes its codes there, and 4 bit casts its biases
         lambda: weight_bytes(assembly.components.values()),
     )
@@ -104,11 +104,10 @@ def evaluate(
     return Pruned(result.dominated_by, pruner.confidence, len(sample_set.samples), measurement)
 
 
-def _clock(assembly: Assembly, spec: PipelineSpec, sample_set: SampleSet, device: torch.device) -> Clock:
+def _clock(assembly: Assembly, metrics: Sequence[Metric], sample_set: SampleSet, device: torch.device) -> Clock:
     """On a CPU the setting takes turns with the reference; CUDA has the kernels' own time for what drifts."""
-    if device.type == "cuda" or not latency.MOST_ROUNDS:
-        return Clock(device)
-    return Turns(assembly, spec, sample_set.reference_ms, device)
+    in_turns = device.type == "cpu" and latency.LATENCY_MS in metrics and latency.MOST_ROUNDS > 0
+    return Turns(assembly, sample_set.reference_ms, device) if in_turns else Clock(device)
 
 
 def _told(pruner: Pruner, assembly: Assembly, metrics: Sequence[Metric]) -> Stop:

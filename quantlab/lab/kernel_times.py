@@ -75,6 +75,13 @@ class KernelTimes:
         self.ms, self.all_ms = [nanoseconds / 1e6 for nanoseconds in sums], total / 1e6
 
 
+def prepare(device: torch.device) -> None:
+    """Let the profiler attach itself to a CUDA device, which it stays, so that no setting is launched without it."""
+    if device.type == "cuda":
+        with kernel_times(device):
+            pass
+
+
 @contextlib.contextmanager
 def kernel_times(device: torch.device) -> Iterator[KernelTimes]:
     """Inside, the kernels of stretches are watched on a CUDA device; launching them takes longer meanwhile.

@@ -26,6 +26,7 @@ from quantlab.lab.own_metrics import unwrapped
 from quantlab.lab.samples import SampleSet
 from quantlab.metrics.registry import Named, resolve
 from quantlab.outcomes import LabDescription, Measurement, Pruned
+from quantlab.pipelines.load import resolve_device
 from quantlab.spec import PipelineSpec
 
 if TYPE_CHECKING:
@@ -84,12 +85,11 @@ class Lab:
         pipeline: DiffusionPipeline | None = None,
     ) -> None:
         self.model, self.evaluation, named = model, evaluation, tuple(metrics) or METRICS
-        resolve(named)  # what is no metric ends before anything is loaded
+        self.metrics = resolve(named, device=resolve_device(device).type)  # before anything is loaded
         file = None if samples_file is None else Path(samples_file)
         how = config or LabConfig(), file, needs_sensitivities, pipeline
         parts = open_parts(model, evaluation, device, *how)
         self.device, self.source, self.plan = parts.device, parts.source, parts.plan
-        self.metrics = resolve(named, device=parts.device.type)
         self.provenance, self.sample_set = parts.provenance, parts.sample_set
         self._held_out: SampleSet | None = None
         self.reference, self._assembly, self._closing = parts.reference, parts.assembly, parts.closing

@@ -134,6 +134,17 @@ class LayerCache:
         for path, layer in self.layers.items():
             self._put(path, layer)
 
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Inside, the component is the reference; afterwards what it was, each layer as its last forward left it."""
+        before = [(path, self._parents[path][self._names[path]]) for path in self.layers]
+        self.restore()
+        try:
+            yield
+        finally:
+            for path, module in before:
+                self._parents[path][self._names[path]] = module
+
     def clear(self) -> None:
         """Restore the reference and drop every made layer."""
         self.restore()

@@ -55,6 +55,7 @@ class SensitivityMeasurer:
         resume: start at the block that changed; otherwise every forward is a whole one.
         check: called before anything is measured; it may refuse.
         fidelity_is_meaningful: kept with the numbers.
+        watch: whether layers have a device time as well, on CUDA.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class SensitivityMeasurer:
         resume: bool = True,
         check: Callable[[], None] = lambda: None,
         fidelity_is_meaningful: bool = True,
+        watch: bool = True,
     ) -> None:
+        self._watch = watch and device.type == "cuda"
         self._check = check
         self._layer_cache, self._device, self._samples, self._resume = layer_cache, device, samples, resume
         self._specs, self._others = specs
@@ -94,7 +97,7 @@ class SensitivityMeasurer:
             by_sample.append(self._kept(file, work, count * len(self._specs)))
             so_far(count)
         costs = self._kept(folder / "costs.parquet", self._costs, count * sum(map(len, keys)))
-        if self._device.type == "cuda":
+        if self._watch:
             times = self._kept(folder / "device-times.parquet", self._device_times, len(costs))
             costs = costs.merge(times, on=["layer", "scheme"])
         return SensitivityTable(

@@ -16,6 +16,7 @@ from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
 from quantlab.lab.assembly import Assembly
+from quantlab.lab.kernel_times import prepare
 from quantlab.lab.memory import collect, device_memory, limit_memory, out_of_memory_explained
 from quantlab.lab.placement import Plan, check_sensitivities_fit, decide
 from quantlab.lab.provenance import provenance
@@ -84,6 +85,7 @@ def open_parts(
         stack.callback(collect, where)
         with out_of_memory_explained(where, f"loading {model.name} and recording its sample set"):
             bnb_layers.check(where)
+            prepare(where)
             versions = provenance(where)
             source: Source = open_source(model) if pipeline is None else LoadedPipeline(pipeline, model)
             stack.callback(source.close)

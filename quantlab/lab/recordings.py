@@ -88,7 +88,9 @@ class Recordings:
     def _kept(self, cached: Path, record: Callable[[], sample_sets.SampleSet]) -> sample_sets.SampleSet:
         if cached.exists():
             try:
-                return sample_sets.load(cached, self._device)
+                found = sample_sets.load(cached, self._device)
+                if found.reference_ms or self._device.type == "cuda":
+                    return found
             except StudyError:  # a damaged copy is worth no more than none
                 cached.unlink()
         found = record()

@@ -208,7 +208,7 @@ def _timed_again(
 ) -> list[SampleResult]:
     """The results with the median of several rounds of times, where the first leaves them uncertain."""
     rounds: list[Sequence[Mapping[str, float]]] = [[result.values for result in results]]
-    while len(rounds) < clock.rounds and not clock.is_settled(rounds):
+    while len(rounds) < clock.rounds and not clock.is_settled:
         with kernel_errors():
             rounds.append([clock.sampled(components[sample.component], sample)[1] for sample in samples])
     again = rounds[-1] if len(rounds) > 1 else [{} for _ in results]

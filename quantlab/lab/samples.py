@@ -237,7 +237,7 @@ def load(path: Path, device: torch.device) -> SampleSet:
         value = tensors.load(path, device)
         samples = [Sample(**entry) for entry in value["samples"]]
         images = [image.cpu() for image in value["images"]]
-        reference_ms = {str(name): float(ms) for name, ms in value["reference_ms"].items()}
+        reference_ms = {str(name): float(ms) for name, ms in value.get("reference_ms", {}).items()}
     except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the sample set again") from error
     return sample_set(samples, images, reference_ms)

@@ -56,5 +56,6 @@ def measure_sensitivities(
         resume,
         lambda: check_sensitivities_fit(lab.plan, lab.source),
         lab.source.fidelity_is_meaningful,
+        any(metric.watched for metric in lab.metrics),
     )
     return lab.guard.within_memory(lambda: measurer.run(on_progress))

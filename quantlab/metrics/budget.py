@@ -76,13 +76,19 @@ def _is_out_of_reach(metric: Metric, bound: str, value: float) -> bool:
     )
 
 
-def parse_budget(config: Mapping[str, LimitConfig], metrics: Sequence[Metric], meaningful: bool = True) -> Budget:
+def parse_budget(
+    config: Mapping[str, LimitConfig],
+    metrics: Sequence[Metric],
+    meaningful: bool = True,
+    objectives: Sequence[Metric] = (),
+) -> Budget:
     """The budget that a configuration means.
 
     Args:
         config: limits by metric.
         metrics: that are measured.
         meaningful: whether fidelity means anything; it does not with random weights.
+        objectives: of the study, by which `LATENCY` is what settings are compared by.
 
     Raises:
         ConfigError: for a metric that is not measured, a value that is no quantity of its unit, a range that nothing
@@ -94,9 +100,11 @@ def parse_budget(config: Mapping[str, LimitConfig], metrics: Sequence[Metric], m
         given = {bound: getattr(limit, bound) for bound in ("min", "max") if getattr(limit, bound) is not None}
         if not given:
             continue
-        timed = latency_of(metrics) if name == LATENCY else None
-        if timed is not None:
+        timed = latency_of(objectives) or latency_of(metrics)
+        if name == LATENCY and timed is not None:
             name = timed.name
+            if name in config:
+                raise ConfigError(f"budget.{LATENCY} and budget.{name} mean the same here; give one of them")
         if name not in by_name:
             raise unknown("budget", name, by_name)
         if by_name[name].fidelity and not meaningful:

@@ -11,6 +11,9 @@ from quantlab.metrics.metric import Evidence, Metric, Paired
 TOLERANCE = 0.02
 """Latencies of one setting that are further apart than this share say that the machine was noisy."""
 
+HOST_BOUND = 0.1
+"""Share of its kernels' time that a device waits for the host, above which a setting is host-bound."""
+
 MOST_ROUNDS = 3
 """Times that samples are timed at most on a CPU, where the first round leaves a latency uncertain; 0 for no turns."""
 
@@ -50,7 +53,10 @@ HOST_MS = Metric(
     paired=Paired("host_ms", log=True, tolerance=TOLERANCE),
     digits=1,
 )
-"""Median over the samples of the time until the host has launched a forward's kernels; on CUDA."""
+"""Median over the samples of the time until the host has launched a forward's kernels; on CUDA.
+
+What it waits for the device meanwhile is in it: once a layer, for int8 with a threshold.
+"""
 
 LATENCY_MS = Metric(
     name="latency_ms",
@@ -66,7 +72,7 @@ LATENCY_MS = Metric(
 """Median over the samples of what a clock sees of one forward, after warm-up.
 
 On CUDA between device events. On a CPU in turns with the reference: the ratio of the two, times what the reference took
-when the sample set was recorded. What threads waited for a core that another process kept is not counted, where the
+when the sample set was recorded. What threads waited for a core that something else kept is not counted, where the
 system says (Linux). So a latency does not follow what the machine does meanwhile.
 """
 

@@ -96,7 +96,7 @@ class Metric:
         spread: the column whose quartiles are the interval.
         paired: how settings are compared sample by sample; None where the number is exact.
         fidelity: whether it compares with the reference, so that it means nothing with random weights.
-        static: whether it is known before any forward.
+        static: whether it is known before the samples are run.
         identical: what stands for equality with the reference, where that is a single value.
         digits: after the point, in tables.
         watched: whether it is computed from the forwards whose kernels are watched, beside the samples.

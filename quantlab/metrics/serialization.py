@@ -10,7 +10,19 @@ from quantlab.errors import StudyError
 from quantlab.metrics.metric import Evidence, MeanOf, Metric, Paired
 from quantlab.metrics.registry import built_in
 
-_PLAIN = ("name", "unit", "direction", "label", "interval", "spread", "fidelity", "static", "identical", "digits")
+_PLAIN = (
+    "name",
+    "unit",
+    "direction",
+    "label",
+    "interval",
+    "spread",
+    "fidelity",
+    "static",
+    "watched",
+    "identical",
+    "digits",
+)
 
 
 def to_dict(metric: Metric) -> dict[str, Any]:
@@ -29,6 +41,7 @@ def from_dict(data: Mapping[str, Any]) -> Metric:
     The mean of a column keeps its bootstrap interval. Any other metric of one's own with such an interval loses it
     and is read as exact, since only its author's code can resample it.
     """
+    data = {"watched": False, **data}  # as metrics were written before any was
     shipped = built_in().get(data["name"])
     if shipped is not None and to_dict(shipped) == data:
         return shipped

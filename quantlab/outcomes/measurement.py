@@ -9,7 +9,7 @@ from typing import Any
 from quantlab.bnb.skip import LargeSkipEntry
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.metrics.intervals import Interval, interval
-from quantlab.metrics.latency import DEVICE_MS, HOST_MS
+from quantlab.metrics.latency import DEVICE_MS, HOST_BOUND, LATENCY_MS
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.prediction import snr_db
 from quantlab.spec import PipelineSpec
@@ -113,10 +113,10 @@ class Measurement:
 
     @property
     def is_host_bound(self) -> bool | None:
-        """Whether launching a forward takes longer than its kernels do; None where that was not measured."""
-        if not {DEVICE_MS.name, HOST_MS.name} <= self.metrics.keys():
+        """Whether a clock sees more than the kernels take by `HOST_BOUND`; None where that was not measured."""
+        if not {DEVICE_MS.name, LATENCY_MS.name} <= self.metrics.keys():
             return None
-        return bool(self.metrics[HOST_MS.name] > self.metrics[DEVICE_MS.name])
+        return bool(self.metrics[LATENCY_MS.name] > (1 + HOST_BOUND) * self.metrics[DEVICE_MS.name])
 
     @property
     def snr_db_by_timestep(self) -> dict[float, float]:

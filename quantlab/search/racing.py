@@ -123,7 +123,7 @@ class RacingPruner:
 
         Args:
             samples: what the setting gave so far.
-            metrics: its metrics that are known before the first forward.
+            metrics: its metrics that are known before the samples are run.
         """
         table = self._table
         places = [sample.place for sample in samples]

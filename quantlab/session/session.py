@@ -78,7 +78,7 @@ def plan(config: SweepConfig, device: str = "") -> Plan:
     if not judged(objectives, meaningful):
         names = ", ".join(metric.name for metric in objectives)
         raise ConfigError(f"objectives=[{names}] cannot be judged: the weights are random, so fidelity means nothing")
-    budget = parse_budget(config.budget, metrics, meaningful)
+    budget = parse_budget(config.budget, metrics, meaningful, objectives)
     check_rule(config.rule, objectives, meaningful)
     named = portable(config.metrics, config.objectives)
     functions = [metric for metric in named if not isinstance(metric, str)]
@@ -136,31 +136,28 @@ class Session:
         self.on_event(PhaseEnded(phase))
 
 
-_plan = plan  # which is the name of an argument below
-
-
 @contextlib.contextmanager
-def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = None) -> Iterator[Session]:
+def opened(wanted: Plan, on_event: OnEvent, sensitivities_known: bool | None = None) -> Iterator[Session]:
     """The session of a plan.
 
     Bad input ends before the study's folder is made, as far as it shows before anything is loaded.
 
     Args:
-        plan: as of `plan`.
+        wanted: as of `plan`.
         on_event: told what happens.
         sensitivities_known: whether the study holds the layer sensitivities that it needs; None where it needs none.
 
     Raises:
         QuantlabError: where the model, the device or the study cannot be had.
     """
-    config = plan.config
+    config = wanted.config
     folder = study_folder(config.results_dir, config.study)
     setup = LabSetup(
         config.model,
         config.evaluation,
         config.device,
         config.lab,
-        plan.named,
+        wanted.named,
         str(folder / "samples.safetensors"),
         sensitivities_known is False,
     )
@@ -173,15 +170,15 @@ def opened(plan: Plan, on_event: OnEvent, sensitivities_known: bool | None = Non
     with contextlib.ExitStack() as stack:
         stack.enter_context(_nothing_left(folder))
         executor = stack.enter_context(executed)
-        plan = _plan(config, executor.device)
-        store = stack.enter_context(StudyStore(folder, plan.objectives))
-        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, plan), plan.objectives))
+        settled = plan(config, executor.device)
+        store = stack.enter_context(StudyStore(folder, settled.objectives))
+        on_event(StudyOpened(folder, store.repaired_bytes, _budget_changed(store, settled), settled.objectives))
         on_event(PhaseStarted(Phase.opening))
         description = executor.submit(Describe()).result()
         assert isinstance(description, LabDescription)
         on_event(PhaseEnded(Phase.opening))
-        session = Session(plan, store, executor, description, on_event)
-        store.claim(session.identity, plan.metrics)
+        session = Session(settled, store, executor, description, on_event)
+        store.claim(session.identity, settled.metrics)
         yield session
 
 
@@ -225,6 +222,6 @@ def _budget_changed(store: StudyStore, plan: Plan) -> bool:
     """Whether a study that is there was made under other limits, however these are written."""
     try:
         before = read_config(store.folder)
-        return parse_budget(before.budget, plan.metrics) != plan.budget
+        return parse_budget(before.budget, plan.metrics, objectives=plan.objectives) != plan.budget
     except QuantlabError:  # the study is new, or its limits are on what is not measured any more
         return (store.folder / CONFIG_FILE).exists()

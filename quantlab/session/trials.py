@@ -70,7 +70,7 @@ class Trials:
         self._known = store.known()
         self._pending: dict[PipelineSpec, list[optuna.Trial]] = {}
         self.wanted = self._settings_wanted()
-        timed = latency_of(objectives)
+        timed = latency_of(objectives) or latency_of(store.metrics)
         self._drift = DriftCheck(store, timed, None if math.isinf(self.wanted) else int(self.wanted))
         self._rules = (
             racing_rules(objectives, config.model.weights is not Weights.random) if config.sampler.racing else ()

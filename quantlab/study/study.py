@@ -159,7 +159,7 @@ def load_view(
     rows, metrics, objectives = store.rows(), store.metrics, store.objectives
     if not isinstance(budget, Budget):
         meaningful = config.model.weights is not Weights.random
-        budget = parse_budget(budget or config.budget, metrics, meaningful)
+        budget = parse_budget(budget or config.budget, metrics, meaningful, objectives)
     rule = rule or config.rule
     return Study(
         folder=store.folder,

@@ -77,7 +77,7 @@ def table(
     - ``indistinguishable`` compares with the noise floor (`quantlab.study.noise_floor`), ``ties_with`` names the front
       member that a member ties with (`quantlab.study.ties`), ``repeat_of`` the row that measured the same setting
       before, ``dominated_by`` the row for whose sake one was pruned;
-    - ``host_bound``: launching a forward takes longer than its kernels do;
+    - ``host_bound``: a clock sees over 10 % more than the kernels take;
     - ``snr_db_by_timestep`` and ``large_skip_entries`` are JSON.
 
     Args:

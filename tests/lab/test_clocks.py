@@ -1,5 +1,6 @@
 """On a CPU a setting takes turns with the reference, so that its latency does not follow what the machine does."""
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -31,17 +32,19 @@ class Machine:
         self.now = self.waited = 0.0
         self.ran, self.spec, self.slow = [], SPEC, slow
         monkeypatch.setattr(clocks, "time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(clocks, "_waited_ms", lambda: self.waited)
+        monkeypatch.setattr(clocks, "_waited_ms", lambda: {"thread": self.waited})
 
     @property
     def components(self):
         return {"unet": self}
 
-    def assemble(self, spec):
-        self.spec = spec
-
-    def restore(self):
+    @contextlib.contextmanager
+    def restored(self):
         self.spec = PipelineSpec.reference(("unet",))
+        try:
+            yield
+        finally:
+            self.spec = SPEC
 
     def __call__(self, x):
         self.ran.append("reference" if self.spec.is_reference else "setting")
@@ -50,7 +53,7 @@ class Machine:
         return (x.clone(),)
 
     def replayed(self, samples=SAMPLES):
-        return replay(self.components, samples, CPU, clock=Turns(self, SPEC, {"unet": 10.0}, CPU))
+        return replay(self.components, samples, CPU, clock=Turns(self, {"unet": 10.0}, CPU))
 
 
 def latencies(result):
@@ -109,7 +112,7 @@ os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 other = subprocess.Popen([sys.executable, "-c", {busy!r}])
 before = clocks._waited_ms()
 while other.poll() is None: pass
-print(clocks._waited_ms() - before)
+print(clocks.lost_ms(before, clocks._waited_ms()))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 100
@@ -132,15 +135,33 @@ def test_a_latency_is_the_median_of_its_rounds(monkeypatch):
     assert sorted(latencies(machine.replayed()))[4] == pytest.approx(15.0)
 
 
-def test_certain_is_half_an_interval_of_the_median():
-    turns = object.__new__(Turns)
+def test_certain_is_half_an_interval_of_each_component_s_median():
+    def settled(**iqr_by_component):
+        turns = Turns(SimpleNamespace(), {}, CPU)
+        for at, (name, iqr) in enumerate(iqr_by_component.items()):
+            turns._ratios[name] = [(1 + at) * math.exp(iqr * (i / 63 - 0.5) * 2) for i in range(64)]
+        return turns.is_settled
 
-    def rounds(iqr, count):
-        return [[{"latency_ms": math.exp(iqr * (i / (count - 1) - 0.5) * 2)} for i in range(count)]]
+    bound = 8 * latency.CERTAIN / 1.815  # 1.96 * 1.25 / 1.35, and the root of 64
+    assert settled(unet=0.99 * bound)
+    assert not settled(unet=1.01 * bound)
+    assert settled(unet=0.99 * bound, vae=0.99 * bound)
+    assert not settled(unet=0.1 * bound, vae=1.01 * bound)
 
-    bound = latency.CERTAIN / 1.815  # 1.96 * 1.25 / 1.35
-    assert turns.is_settled(rounds(0.99 * bound * 8, 64))
-    assert not turns.is_settled(rounds(1.01 * bound * 8, 64))
+
+@pytest.mark.parametrize(("count", "certain"), [(1, False), (3, False), (4, True)])
+def test_too_few_ratios_say_nothing_of_their_scatter(count, certain):
+    turns = Turns(SimpleNamespace(), {}, CPU)
+    turns._ratios["unet"] = [1.5] * count
+    assert turns.is_settled is certain
+
+
+@pytest.mark.parametrize(
+    ("waits", "lost"),
+    [({}, 0.0), ({"a": 5.0}, 5.0), ({"a": 5.0, "b": 4.0}, 9.0), (dict.fromkeys("abcdefgh", 5.0), 10.0)],
+)
+def test_threads_that_wait_side_by_side_lose_less_than_all_their_waits(waits, lost):
+    assert clocks.lost_ms({"a": 0.0}, waits) == lost
 
 
 def test_what_the_reference_takes_is_measured_by_component_on_a_cpu_alone(monkeypatch):

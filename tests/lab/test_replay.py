@@ -49,7 +49,7 @@ def clock(monkeypatch):
     """Stands still until it is told."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(clocks, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
-    monkeypatch.setattr(clocks, "_waited_ms", lambda: 0.0)
+    monkeypatch.setattr(clocks, "_waited_ms", dict)
     return now
 
 

@@ -99,3 +99,11 @@ def test_a_limit_on_latency_is_one_on_what_settings_are_compared_by() -> None:
     assert parse_budget(config, resolve(["latency"], device="cpu")).limits == (Limit("latency_ms", "max", 50.0, "ms"),)
     with pytest.raises(ConfigError, match="budget='latency' is not known"):
         parse_budget(config, resolve(["snr_db"]))
+
+
+def test_a_limit_on_latency_follows_the_objective_and_is_given_once() -> None:
+    metrics = resolve(["latency"], device="cuda")
+    config = {"latency": LimitConfig(max=50)}
+    assert parse_budget(config, metrics, objectives=resolve(["latency_ms"])).limits[0].metric == "latency_ms"
+    with pytest.raises(ConfigError, match=r"budget\.latency and budget\.device_ms mean the same here"):
+        parse_budget({**config, "device_ms": LimitConfig(max=60)}, metrics)

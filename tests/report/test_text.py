@@ -378,18 +378,18 @@ def test_objectives_are_listed_with_their_directions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host_ms", "line"),
+    ("latency_ms", "line"),
     [
-        ((5.0, 5.0), ""),
-        ((15.0, 5.0), "1 of 2 settings on the front is host-bound: launching a forward takes longer"),
-        ((15.0, 15.0), "2 of 2 settings on the front are host-bound: launching a forward takes longer"),
+        ((10.5, 10.5), ""),
+        ((15.0, 10.5), "1 of 2 settings on the front is host-bound: the device waits for the host"),
+        ((15.0, 15.0), "2 of 2 settings on the front are host-bound: the device waits for the host"),
     ],
 )
-def test_settings_that_the_host_holds_up_are_counted(host_ms: tuple[float, ...], line: str) -> None:
+def test_settings_that_the_host_holds_up_are_counted(latency_ms: tuple[float, ...], line: str) -> None:
     whole = measurement(Int8Spec())
     some = [
-        dataclasses.replace(whole, metrics=FrozenDict({**whole.metrics, "device_ms": 10.0, "host_ms": ms}))
-        for ms in host_ms
+        dataclasses.replace(whole, metrics=FrozenDict({**whole.metrics, "device_ms": 10.0, "latency_ms": ms}))
+        for ms in latency_ms
     ]
     assert host_bound_line(some).startswith(line)
     assert bool(host_bound_line(some)) == bool(line)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantlab.outcomes import Measurement
 from quantlab.report.text.values import count
 
-HOST_BOUND = "launching a forward takes longer than its kernels, so that a clock sees the host more than the setting"
+HOST_BOUND = "the device waits for the host, so that a clock sees over 10 % more than the kernels take"
 
 
 def host_bound_line(measurements: Sequence[Measurement]) -> str:

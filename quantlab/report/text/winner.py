@@ -87,8 +87,11 @@ def no_winner_line(
 def _slower(study: Study, row: Row) -> str:
     """That a row is slower than the reference by more than a machine's noise; empty where it is not."""
     reference = next((one.measurement for one in study.baseline_rows if one.spec.is_reference), None)
-    timed = latency_of(study.objectives) or latency_of(study.metrics)
-    if reference is None or row.measurement is None or timed is None:
+    if reference is None or row.measurement is None:
+        return ""
+    both = [m for m in study.metrics if m.name in reference.metrics and m.name in row.measurement.metrics]
+    timed = latency_of([m for m in both if m in study.objectives]) or latency_of(both)
+    if timed is None:
         return ""
     ratio = row.measurement.metrics[timed.name] / reference.metrics[timed.name]
     return f", slower than the reference ({ratio:.3g} times its {noun(timed)})" if ratio > 1 + TOLERANCE else ""

@@ -211,10 +211,11 @@ def _timed_again(
     while len(rounds) < clock.rounds and not clock.is_settled:
         with kernel_errors():
             rounds.append([clock.sampled(components[sample.component], sample)[1] for sample in samples])
-    again = rounds[-1] if len(rounds) > 1 else [{} for _ in results]
+    if len(rounds) == 1:
+        return results
     medians = [
-        {name: statistics.median(lines[index][name] for lines in rounds) for name in again[index]}
-        for index in range(len(results))
+        {name: statistics.median(lines[index][name] for lines in rounds) for name in times}
+        for index, times in enumerate(rounds[-1])
     ]
     return [
         dataclasses.replace(result, values=FrozenDict({**result.values, **times}))

@@ -41,7 +41,8 @@ def measure_sensitivities(
     Raises:
         ConfigError: for a component, a scheme or a number of samples that cannot be, and where something is to be
             measured and the unquantized component does not fit the device.
-        OutOfMemoryError: where its activations and one layer's schemes do not fit beside it.
+        OutOfMemoryError: where it does not fit together with its activations and one layer's schemes, or on CUDA with
+            all of its layers in one scheme.
         KernelError: where a layer cannot be made or a forward fails.
     """
     if component not in lab.layer_caches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -21,54 +21,36 @@ CERTAIN = 0.05
 """Half a 95 % interval of a latency, as a share, at which its samples are not timed again."""
 
 
-def _median(column: str) -> Callable[[Evidence], float]:
-    def compute(evidence: Evidence) -> float:
-        return float(np.median(evidence.column(column)))
+def _of_one_forward(name: str, label: str, watched: bool = False) -> Metric:
+    """The median of a column of times in milliseconds, with its quartiles."""
 
-    return compute
+    def median(evidence: Evidence) -> float:
+        return float(np.median(evidence.column(name)))
+
+    return Metric(
+        name=name,
+        unit="ms",
+        direction="minimize",
+        label=f"{label} of one forward",
+        compute=median,
+        interval="quartiles",
+        spread=name,
+        paired=Paired(name, log=True, tolerance=TOLERANCE),
+        digits=1,
+        watched=watched,
+    )
 
 
-DEVICE_MS = Metric(
-    name="device_ms",
-    unit="ms",
-    direction="minimize",
-    label="device time of one forward",
-    compute=_median("device_ms"),
-    interval="quartiles",
-    spread="device_ms",
-    paired=Paired("device_ms", log=True, tolerance=TOLERANCE),
-    digits=1,
-    watched=True,
-)
+DEVICE_MS = _of_one_forward("device_ms", "device time", watched=True)
 """Median over the watched forwards of the time that their kernels take, whatever the host does meanwhile; on CUDA."""
 
-HOST_MS = Metric(
-    name="host_ms",
-    unit="ms",
-    direction="minimize",
-    label="launch time of one forward",
-    compute=_median("host_ms"),
-    interval="quartiles",
-    spread="host_ms",
-    paired=Paired("host_ms", log=True, tolerance=TOLERANCE),
-    digits=1,
-)
+HOST_MS = _of_one_forward("host_ms", "launch time")
 """Median over the samples of the time until the host has launched a forward's kernels; on CUDA.
 
 What it waits for the device meanwhile is in it: once a layer, for int8 with a threshold.
 """
 
-LATENCY_MS = Metric(
-    name="latency_ms",
-    unit="ms",
-    direction="minimize",
-    label="latency of one forward",
-    compute=_median("latency_ms"),
-    interval="quartiles",
-    spread="latency_ms",
-    paired=Paired("latency_ms", log=True, tolerance=TOLERANCE),
-    digits=1,
-)
+LATENCY_MS = _of_one_forward("latency_ms", "latency")
 """Median over the samples of what a clock sees of one forward, after warm-up.
 
 On CUDA between device events. On a CPU in turns with the reference: the ratio of the two, times what the reference took

@@ -44,11 +44,13 @@ class Clock:
 
     Attributes:
         forward_s: seconds of all forwards so far.
+        idle_since: when the last ended, by `time.perf_counter`.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.forward_s = 0.0
+        self.idle_since = time.perf_counter()
 
     def timed(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """A forward's output, its ``latency_ms``, and on CUDA its ``host_ms``.
@@ -57,6 +59,7 @@ class Clock:
         """
         output, found, elapsed = (self._on_cuda if self._device.type == "cuda" else self._on_cpu)(run)
         self.forward_s += elapsed / 1e3
+        self.idle_since = time.perf_counter()
         return output, found
 
     def _on_cuda(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float], float]:

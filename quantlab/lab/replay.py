@@ -150,7 +150,7 @@ def replay(
         peak = max(peak, taken)
     # A pruner is told a device time from the start; those that count are of a device as warm as the setting makes it.
     early = _first_of_each(sample_set.samples, min(watch, 1 if stop else 0))
-    known = Before(weigh(), _watched(components, early, device, before))
+    known = Before(weigh(), _watched(components, early, device, before, before.idle_since))
     results: list[SampleResult] = []
     outputs: list[torch.Tensor] = []
     dominated_by = None
@@ -169,12 +169,13 @@ def replay(
             dominated_by = stop(results, known)
             if dominated_by is not None:
                 break
-    watched = known.watched
+    watched, digest = known.watched, _digest(outputs)  # while the card rests
     if dominated_by is None:
-        watched = _watched(components, _first_of_each(sample_set.samples, watch), device, before)
+        first = _first_of_each(sample_set.samples, watch)
+        watched = _watched(components, first, device, before, clock.idle_since)
         results = _timed_again(components, sample_set.samples, results, clock)
     seconds = clock.forward_s, before.forward_s
-    return Replay(tuple(results), watched, *seconds, known.weight_bytes, peak, source, _digest(outputs), dominated_by)
+    return Replay(tuple(results), watched, *seconds, known.weight_bytes, peak, source, digest, dominated_by)
 
 
 def _first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -189,18 +190,26 @@ def _first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def _watched(
-    components: Mapping[str, nn.Module], samples: Sequence[Sample], device: torch.device, clock: Clock
+    components: Mapping[str, nn.Module],
+    samples: Sequence[Sample],
+    device: torch.device,
+    clock: Clock,
+    idle_since: float,
 ) -> tuple[SampleResult, ...]:
-    """The time that the kernels of a forward take, of each sample; of none on a CPU."""
+    """The time that the kernels of a forward take, of each sample; of none on a CPU.
+
+    Each is watched by itself, so that the profiler does its work on one while the card rests for the next.
+    """
     if device.type != "cuda" or not samples:
         return ()
-    with kernel_times(device) as times:
-        for sample in samples:
-            torch.cuda.synchronize(device)
-            time.sleep(REST_S)
-            with kernel_errors(), times.stretch():
-                clock.sampled(components[sample.component], sample)
-    return tuple(_result(sample, {"device_ms": ms}) for sample, ms in zip(samples, times.ms, strict=True))
+    results = []
+    for sample in samples:
+        time.sleep(max(0.0, idle_since + REST_S - time.perf_counter()))
+        with kernel_times(device) as times, kernel_errors(), times.stretch():
+            clock.sampled(components[sample.component], sample)
+        idle_since = clock.idle_since
+        results.append(_result(sample, {"device_ms": times.ms[0]}))
+    return tuple(results)
 
 
 def _timed_again(

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 import quantlab
 from quantlab.tiny_sd3 import pipeline_folder
 
-study = quantlab.sweep("tiny_sd3", budget={"memory_bytes": {"max": 3e6}}, sampler="tpe", n_trials=20, on_event=print)
+budget = {"memory_bytes": {"max": 3e6}}
+study = quantlab.sweep("tiny_sd3", "evaluation=quick", budget=budget, sampler="tpe", n_trials=20, on_event=print)
 
 assert len(study.table) >= 20
 assert (study.table["memory_bytes"] > 3e6).any(), "the baselines above the budget are in the table as well"

@@ -8,7 +8,6 @@ import gc
 import hashlib
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +20,13 @@ from quantlab.arrays import Array
 from quantlab.errors import NonFiniteOutputError
 from quantlab.frozen import FrozenDict
 from quantlab.lab.clocks import Clock
-from quantlab.lab.kernel_times import kernel_times
 from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.samples import Sample, SampleSet
 from quantlab.lab.warm_up import warm_up
+from quantlab.lab.watching import device_ms
 from quantlab.metrics import prediction
 from quantlab.outcomes import SampleResult
 from quantlab.pipelines.tensors import digests
-
-REST_S = 0.05
-"""Seconds that a card rests before a forward whose kernels are watched: at its power limit it is up to 4 % slower."""
 
 Observe = Callable[[Any, Any], Mapping[str, Any]]
 """Called with a sample's output and the reference's; see `quantlab.metrics.Metric.observe`."""
@@ -150,7 +146,7 @@ def replay(
         peak = max(peak, taken)
     # A pruner is told a device time from the start; those that count are of a device as warm as the setting makes it.
     early = _first_of_each(sample_set.samples, min(watch, 1 if stop else 0))
-    known = Before(weigh(), _watched(components, early, device, before, before.idle_since))
+    known = Before(weigh(), _watched(early, device_ms(components, early, device, before, before.idle_since)))
     results: list[SampleResult] = []
     outputs: list[torch.Tensor] = []
     dominated_by = None
@@ -171,8 +167,8 @@ def replay(
                 break
     watched, digest = known.watched, _digest(outputs)  # while the card rests
     if dominated_by is None:
-        first = _first_of_each(sample_set.samples, watch)
-        watched = _watched(components, first, device, before, clock.idle_since)
+        again = _first_of_each(sample_set.samples, watch)
+        watched = _watched(again, device_ms(components, again, device, before, clock.idle_since))
         results = _timed_again(components, sample_set.samples, results, clock)
     seconds = clock.forward_s, before.forward_s
     return Replay(tuple(results), watched, *seconds, known.weight_bytes, peak, source, digest, dominated_by)
@@ -187,29 +183,6 @@ def _first_of_each(samples: Sequence[Sample], count: int) -> list[Sample]:
         if seen[sample.component] <= count:
             chosen.append(sample)
     return chosen
-
-
-def _watched(
-    components: Mapping[str, nn.Module],
-    samples: Sequence[Sample],
-    device: torch.device,
-    clock: Clock,
-    idle_since: float,
-) -> tuple[SampleResult, ...]:
-    """The time that the kernels of a forward take, of each sample; of none on a CPU.
-
-    Each is watched by itself, so that the profiler does its work on one while the card rests for the next.
-    """
-    if device.type != "cuda" or not samples:
-        return ()
-    results = []
-    for sample in samples:
-        time.sleep(max(0.0, idle_since + REST_S - time.perf_counter()))
-        with kernel_times(device) as times, kernel_errors(), times.stretch():
-            clock.sampled(components[sample.component], sample)
-        idle_since = clock.idle_since
-        results.append(_result(sample, {"device_ms": times.ms[0]}))
-    return tuple(results)
 
 
 def _timed_again(
@@ -230,6 +203,10 @@ def _timed_again(
         dataclasses.replace(result, values=FrozenDict({**result.values, **times}))
         for result, times in zip(results, medians, strict=True)
     ]
+
+
+def _watched(samples: Sequence[Sample], times: Sequence[float]) -> tuple[SampleResult, ...]:
+    return tuple(_result(sample, {"device_ms": ms}) for sample, ms in zip(samples, times, strict=False))
 
 
 def _result(sample: Sample, values: dict[str, float]) -> SampleResult:

@@ -112,10 +112,10 @@ def hits(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     where, chance = tmp_path_factory.mktemp("disturbed"), random.Random(0)
     killing = (signal.SIGKILL,)
     plan: list[tuple[Moment, tuple[int, ...]]] = [
-        *((moment, killing) for moment in (RECORDING, NOISE_FLOOR, BASELINES)),
+        *((moment, killing) for moment in (RECORDING, BASELINES)),
         *((TRIALS, (number,)) for number in ASKED),
         *((replace(JOURNAL, times=20), killing), (IMAGES, (signal.SIGTERM,)), (IMAGES, (signal.SIGINT, signal.SIGINT))),
-        *((moment, killing) for moment in (HELD_OUT, TABLES, PLOTS, EXPORT, VERIFICATION)),
+        *((moment, killing) for moment in (HELD_OUT, TABLES, EXPORT, VERIFICATION)),
     ]
     return where, [hit(server, where, moment, chance, *signals) for moment, signals in plan]
 

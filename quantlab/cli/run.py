@@ -49,7 +49,8 @@ def main(config: RunConfig) -> int:
     one = compose_spec(config.quant, _skip(config), model.dtype.value)
     spec = PipelineSpec.everywhere(one, model.components)
     name = plain_name(spec, model.dtype.value, model.skips)
-    setup = LabSetup(model, config.evaluation, config.device, config.lab, portable(config.metrics, ()))
+    named = portable(config.metrics, ())
+    setup = LabSetup(model, config.evaluation, config.device, config.lab, named, deployment=config.deployment)
     with open_executor(setup, config.executor) as executor:
         metrics = resolve(config.metrics, device=executor.device)
         description = executor.submit(Describe()).result()

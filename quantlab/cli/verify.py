@@ -24,7 +24,9 @@ def main(config: VerifyConfig) -> int:
         tasks = [(row, _task(study, row, subject)) for row, subject in _subjects(study, config.trial)]
         samples = str(study.folder / "samples.safetensors")
         made = study.config
-        setup = LabSetup(made.model, made.evaluation, config.device, made.lab, samples_file=samples)
+        setup = LabSetup(
+            made.model, made.evaluation, config.device, made.lab, samples_file=samples, deployment=made.deployment
+        )
         equal = True
         with open_executor(setup, ExecutorConfig()) as executor:  # never one that a received study names
             for row, task in tasks:

@@ -14,6 +14,7 @@ from quantlab.config.commands import (
     SweepConfig,
     VerifyConfig,
 )
+from quantlab.config.deployment import Compile, DeploymentConfig
 from quantlab.config.model import ArchitectureConfig, Dtype, ModelConfig, Weights
 from quantlab.config.study import (
     Device,
@@ -34,6 +35,8 @@ __all__ = [
     "METRICS",
     "OBJECTIVES",
     "ArchitectureConfig",
+    "Compile",
+    "DeploymentConfig",
     "Device",
     "Dtype",
     "EvaluationConfig",

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from quantlab.config.deployment import DeploymentConfig
 from quantlab.config.model import ModelConfig
 from quantlab.config.study import (
     Device,
@@ -48,6 +49,7 @@ class StudyConfig:
     results_dir: str = "results"
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
+    deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -91,6 +93,7 @@ class RunConfig:
 
     device: Device = Device.auto
     model: ModelConfig = field(default_factory=ModelConfig)
+    deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     skip: Any = None

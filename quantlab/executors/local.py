@@ -133,6 +133,7 @@ class LocalExecutor:
                 setup.metrics,
                 setup.samples_file,
                 setup.needs_sensitivities,
+                deployment=setup.deployment,
             )
         return self._lab
 
@@ -161,7 +162,7 @@ class LocalExecutor:
         file = None if setup.samples_file is None else Path(setup.samples_file)
         return verify(
             *(setup.model, setup.evaluation, setup.device, setup.lab, file),
-            *(task.spec, task.configs, task.output_sha256, task.threads),
+            *(task.spec, task.configs, task.output_sha256, task.threads, setup.deployment),
         )
 
     def _report(self, task: Task) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantlab.config import Device, EvaluationConfig, LabConfig, ModelConfig, SensitivityConfig
+from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig, SensitivityConfig
 from quantlab.frozen import FrozenDict
 from quantlab.metrics.registry import Named
 from quantlab.search.racing import RacingPruner
@@ -26,6 +26,7 @@ class LabSetup:
             the cache folder alone.
         needs_sensitivities: whether layer sensitivities will be measured: a device that is too small for it is refused
             before anything is loaded, unless the samples are recorded already.
+        deployment: that everything is measured in.
     """
 
     model: ModelConfig
@@ -35,6 +36,7 @@ class LabSetup:
     metrics: tuple[Named, ...] = ()
     samples_file: str | None = None
     needs_sensitivities: bool = False
+    deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ class Clock:
         """The same of a component on a sample of the set."""
         return self.timed(lambda: forward(component, sample))
 
+    def rehearse(self, component: nn.Module, sample: Sample) -> None:
+        """Run what `sampled` runs, untimed."""
+        forward(component, sample)
+
     @property
     def is_settled(self) -> bool:
         """Whether another round would tell nothing that matters."""
@@ -129,6 +133,12 @@ class Turns(Clock):
         ratio = found["latency_ms"] / reference
         self._ratios.setdefault(sample.component, []).append(ratio)
         return output, {"latency_ms": ratio * self._reference_ms[sample.component]}
+
+    def rehearse(self, component: nn.Module, sample: Sample) -> None:
+        """The reference's turn as well."""
+        super().rehearse(component, sample)
+        with self._assembly.restored():
+            super().rehearse(component, sample)
 
     @property
     def is_settled(self) -> bool:

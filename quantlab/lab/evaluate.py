@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from quantlab.bnb.skip import Resolution
 from quantlab.errors import ConfigError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.assembly import Assembly
 from quantlab.lab.clocks import Clock, Turns
+from quantlab.lab.compilation import Compilations, Compiler
+from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.own_metrics import computed, observers
 from quantlab.lab.provenance import gpu_state
 from quantlab.lab.replay import Before, Replay, Stop, columns, replay
@@ -48,6 +51,7 @@ def evaluate(
     device: torch.device,
     metrics: Sequence[Metric],
     provenance: Mapping[str, Any],
+    compiler: Compiler,
     warmup: int | None = None,
     pruner: Pruner | None = None,
     fidelity_is_meaningful: bool = True,
@@ -61,6 +65,7 @@ def evaluate(
         device: where the components run.
         metrics: what is computed. What a person's own raises, `quantlab.lab.own_metrics.unwrapped` raises as it was.
         provenance: kept with the measurement.
+        compiler: has what the setting needs compiled.
         warmup: as of `quantlab.lab.replay.replay`.
         pruner: may stop it after any sample but the last.
         fidelity_is_meaningful: kept with the measurement.
@@ -71,6 +76,11 @@ def evaluate(
     """
     start = time.perf_counter()
     resolutions = assembly.assemble(spec)
+    clock = _clock(assembly, metrics, sample_set, device)
+    with kernel_errors():
+        made = compiler.ready(
+            spec, lambda: assembly.assemble(spec), lambda: rehearsed(assembly.components, sample_set, clock)
+        )
     result = replay(
         assembly.components,
         sample_set,
@@ -79,7 +89,7 @@ def evaluate(
         observers(metrics),
         None if pruner is None else _told(pruner, assembly, metrics),
         WATCHED if any(metric.watched for metric in metrics) else 0,
-        _clock(assembly, metrics, sample_set, device),
+        clock,
         # after a forward: on a CPU, int8 with `has_fp16_weight` makes its codes there, and 4 bit casts its biases
         lambda: weight_bytes(assembly.components.values()),
     )
@@ -95,6 +105,7 @@ def evaluate(
         found,
         result,
         list(resolutions.values()),
+        made,
         wall_s=time.perf_counter() - start,
         fidelity_is_meaningful=fidelity_is_meaningful,
         provenance=frozen({**provenance, **({"gpu_state": state} if state else {})}),
@@ -108,6 +119,12 @@ def _clock(assembly: Assembly, metrics: Sequence[Metric], sample_set: SampleSet,
     """On a CPU the setting takes turns with the reference; CUDA has the kernels' own time for what drifts."""
     in_turns = device.type == "cpu" and latency.LATENCY_MS in metrics and latency.MOST_ROUNDS > 0
     return Turns(assembly, sample_set.reference_ms, device) if in_turns else Clock(device)
+
+
+def rehearsed(components: Mapping[str, nn.Module], sample_set: SampleSet, clock: Clock) -> None:
+    """One forward of each component, as it is timed."""
+    for sample in {sample.component: sample for sample in reversed(sample_set.samples)}.values():
+        clock.rehearse(components[sample.component], sample)
 
 
 def _told(pruner: Pruner, assembly: Assembly, metrics: Sequence[Metric]) -> Stop:
@@ -125,7 +142,12 @@ def _told(pruner: Pruner, assembly: Assembly, metrics: Sequence[Metric]) -> Stop
 
 
 def _measurement(
-    spec: PipelineSpec, metrics: dict[str, float], result: Replay, resolutions: list[Resolution], **fields: Any
+    spec: PipelineSpec,
+    metrics: dict[str, float],
+    result: Replay,
+    resolutions: list[Resolution],
+    made: Compilations,
+    **fields: Any,
 ) -> Measurement:
     return Measurement(
         spec=spec,
@@ -140,6 +162,9 @@ def _measurement(
         parameters_kept=sum(one.parameters_kept for one in resolutions),
         peak_memory_source=result.peak_source,
         output_sha256=result.output_sha256,
+        compilations=made.graphs,
+        graph_breaks=made.graph_breaks,
+        compile_s=made.seconds,
         notes=tuple(note for one in resolutions for note in one.notes),
         **fields,
     )

@@ -6,16 +6,18 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from PIL import Image
 
 from quantlab.bnb.skip import Resolution
-from quantlab.config import METRICS, Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config import METRICS, DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config.deployment import called_as_deployed
 from quantlab.config.prompts import image_requests
 from quantlab.errors import ConfigError
 from quantlab.frozen import FrozenDict, frozen
 from quantlab.lab.choose import chosen, pipeline_spec
+from quantlab.lab.compilation import Compiler
 from quantlab.lab.evaluate import Pruner, evaluate
 from quantlab.lab.guard import DeviceGuard
 from quantlab.lab.images import generated
@@ -45,22 +47,16 @@ class Lab:
         device: where.
         config: how the device's memory is used.
         metrics: what is computed of every setting; those of `quantlab.config.METRICS` by default.
-        samples_file: the study's own copy of its sample set: read where it exists, else written. None keeps it in the
-            cache folder alone.
-        needs_sensitivities: whether layer sensitivities are to be measured; where the device is too small for it and
-            nothing is recorded yet, that is said before anything is loaded.
+        samples_file: the study's own copy of its sample set, read where it exists, else written; None for none.
+        needs_sensitivities: whether layer sensitivities are to be measured; a device too small for it is refused early.
         pipeline: one that is loaded already, in the place of the model's checkpoint; it is left as it was.
+        deployment: that everything is measured in; as the pipeline is loaded by default.
 
     Attributes:
-        model, evaluation: as given.
+        model, evaluation: as given, the model called as it is deployed.
         metrics: what is computed.
-        device: the torch device.
-        source: where the components come from.
-        plan: where their weights stay.
-        provenance: versions and device.
-        sample_set: what settings are measured on.
-        reference: the components as they were loaded, and the pipeline around them.
-        guard: of the device.
+        device, source, plan, provenance, reference, sample_set: as of `quantlab.lab.opening.Opened`.
+        guard, compiles: of the device; whether components are compiled.
 
     Raises:
         ModelError: where the pipeline cannot be found or read.
@@ -83,18 +79,21 @@ class Lab:
         samples_file: Path | str | None = None,
         needs_sensitivities: bool = False,
         pipeline: DiffusionPipeline | None = None,
+        deployment: DeploymentConfig | None = None,
     ) -> None:
-        self.model, self.evaluation, named = model, evaluation, tuple(metrics) or METRICS
+        deployment, named = deployment or DeploymentConfig(), tuple(metrics) or METRICS
+        self.model, self.evaluation = called_as_deployed(model, deployment), evaluation
         self.metrics = resolve(named, device=resolve_device(device).type)  # before anything is loaded
         file = None if samples_file is None else Path(samples_file)
-        how = config or LabConfig(), file, needs_sensitivities, pipeline
-        parts = open_parts(model, evaluation, device, *how)
+        how = config or LabConfig(), file, needs_sensitivities, pipeline, deployment
+        parts = open_parts(self.model, evaluation, device, *how)
         self.device, self.source, self.plan = parts.device, parts.source, parts.plan
         self.provenance, self.sample_set = parts.provenance, parts.sample_set
         self._held_out: SampleSet | None = None
         self.reference, self._assembly, self._closing = parts.reference, parts.assembly, parts.closing
         self._seconds = parts.open_s, parts.recording_s
-        self.guard = DeviceGuard(parts.device, parts.assembly)
+        self.guard, self.compiles = DeviceGuard(parts.device, parts.assembly), deployment.compile is not None
+        self._compiler = Compiler(self.compiles)
 
     @classmethod
     def open(
@@ -110,7 +109,8 @@ class Lab:
         """
         config, pipeline = chosen(what, overrides, device)
         named = [*config.metrics, *metrics]
-        return cls(config.model, config.evaluation, config.device, config.lab, named, pipeline=pipeline)
+        how: Any = {"pipeline": pipeline, "deployment": config.deployment}
+        return cls(config.model, config.evaluation, config.device, config.lab, named, **how)
 
     def __enter__(self) -> Self:
         return self
@@ -239,7 +239,7 @@ class Lab:
     def _evaluate(self, spec: PipelineSpec, samples: SampleSet, pruner: Pruner | None = None) -> Measurement | Pruned:
         work = functools.partial(
             evaluate,
-            *(self._assembly, spec, samples, self.device, self.metrics, self.provenance),
+            *(self._assembly, spec, samples, self.device, self.metrics, self.provenance, self._compiler),
             warmup=self.evaluation.warmup,
             pruner=pruner,
             fidelity_is_meaningful=self.source.fidelity_is_meaningful,

@@ -127,7 +127,7 @@ class SensitivityMeasurer:
     def _errors(self, sample: Sample, on_progress: Callable[[int], None]) -> _Lines:
         """Squared error by layer and scheme on one sample, and what the layer was given."""
         prefix, given = self._prefix(sample)
-        reference = sample.output.double()
+        reference = prefix.output.double()  # in a deployment that compiles, not the sample's own
         found: list[torch.Tensor] = []
         for done, layer in enumerate(self._layers):
             unit = prefix.unit_of(layer)

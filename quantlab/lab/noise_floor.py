@@ -12,12 +12,13 @@ from torch import nn
 
 from quantlab.config import Dtype
 from quantlab.errors import MeasurementError
+from quantlab.lab.compilation import eager
 from quantlab.lab.lab import Lab
 from quantlab.lab.memory import collect
 from quantlab.lab.replay import replay
 from quantlab.lab.samples import SampleSet
 from quantlab.outcomes import NoiseFloor
-from quantlab.outcomes.noise_floor import BFLOAT16, FLOAT32, RUN_TWICE
+from quantlab.outcomes.noise_floor import BFLOAT16, COMPILED, FLOAT32, RUN_TWICE
 from quantlab.spec import ReferenceSpec
 
 STREAMED = "streamed"
@@ -27,8 +28,8 @@ _DTYPES = {FLOAT32: Dtype.float32, BFLOAT16: Dtype.bfloat16}
 
 
 def measure_noise_floor(lab: Lab) -> NoiseFloor:
-    """Run the references again, and load them in float32 and in bfloat16, all on the same samples."""
-    found: dict[str, float | None] = dict.fromkeys((RUN_TWICE, *_DTYPES))
+    """Run the references again, uncompiled as well, and in float32 and bfloat16, all on the same samples."""
+    found: dict[str, float | None] = dict.fromkeys((RUN_TWICE, *_DTYPES, *((COMPILED,) if lab.compiles else ())))
     if not lab.source.fidelity_is_meaningful:
         return NoiseFloor(found, dict.fromkeys(found, lab.source.fixed_dtype))  # type: ignore[arg-type]
     reasons: dict[str, str] = {}
@@ -39,7 +40,13 @@ def measure_noise_floor(lab: Lab) -> NoiseFloor:
         except MeasurementError as error:
             reasons[name] = error.code
 
-    note(RUN_TWICE, lambda: replay(lab.assemble(ReferenceSpec()), lab.sample_set, lab.device, warmup=1).snr_db)
+    def again() -> float:
+        return replay(lab.assemble(ReferenceSpec()), lab.sample_set, lab.device, warmup=1).snr_db
+
+    note(RUN_TWICE, again)
+    if lab.compiles:
+        with eager():
+            note(COMPILED, again)
     fixed = STREAMED if lab.plan.placement.streamed else lab.source.fixed_dtype
     for name, dtype in _DTYPES.items():
         if dtype is lab.model.dtype:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quantlab.bnb import layers as bnb_layers
-from quantlab.config import Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config.deployment import check_deployment
 from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
 from quantlab.lab.assembly import Assembly
+from quantlab.lab.deployed import deployed
 from quantlab.lab.kernel_times import prepare
 from quantlab.lab.memory import collect, device_memory, limit_memory, out_of_memory_explained
 from quantlab.lab.placement import Plan, check_sensitivities_fit, decide
@@ -73,10 +75,12 @@ def open_parts(
     samples_file: Path | None,
     needs_sensitivities: bool,
     pipeline: DiffusionPipeline | None,
+    deployment: DeploymentConfig,
 ) -> Opened:
     """Open a lab; arguments and errors as of `quantlab.lab.Lab`."""
     start = time.perf_counter()
     check_ranges("evaluation", evaluation)
+    check_deployment(deployment)
     cache_bytes = _size(config.layer_cache, "lab.layer_cache", 0)
     limit_bytes = _size(config.memory_limit, "lab.memory_limit", LEAST_LIMIT)
     where = resolve_device(device)
@@ -92,11 +96,17 @@ def open_parts(
             if not source.fidelity_is_meaningful:
                 versions["weights"] = model.weights.value
             plan = decide(source, config, where)
-            recordings = Recordings(source, evaluation, where, versions, samples_file)
+            if plan.placement.streamed and deployment.compile is not None:
+                raise ConfigError(
+                    f"deployment.compile={deployment.compile.value!r} needs the whole reference on the device, and its "
+                    "weights are streamed from the host; leave it null, or measure on a larger card"
+                )
+            recordings = Recordings(source, evaluation, where, versions, samples_file, deployment)
             is_recorded = recordings.is_recorded
             if needs_sensitivities and not is_recorded:
                 check_sensitivities_fit(plan, source)
             reference = Reference(source, evaluation, where, plan.placement.streamed, recordings)
+            stack.enter_context(deployed(reference.components, deployment))
             before = time.perf_counter()
             sample_set = reference.sample_set()
             recording_s = 0.0 if is_recorded else time.perf_counter() - before

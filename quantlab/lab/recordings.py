@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from quantlab.config import EvaluationConfig
+from quantlab.config import DeploymentConfig, EvaluationConfig
 from quantlab.config.prompts import held_out, recorded_prompts
 from quantlab.errors import StudyError
 from quantlab.files import cache_folder, written
@@ -33,6 +33,7 @@ class Recordings:
         device: where samples are wanted.
         provenance: versions and device, on which recorded values depend.
         file: the study's own copy of the sample set; it goes before the cache.
+        deployment: that the reference is in.
 
     Attributes:
         embeddings: of prompts.
@@ -45,6 +46,7 @@ class Recordings:
         device: torch.device,
         provenance: Mapping[str, Any],
         file: Path | None = None,
+        deployment: DeploymentConfig | None = None,
     ) -> None:
         model = source.model
         common = {
@@ -54,6 +56,9 @@ class Recordings:
             "call": source.call(evaluation.timesteps),
             "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
         }
+        own_way = (deployment or DeploymentConfig()).differences
+        if run_otherwise := {name: own_way[name] for name in ("compile", "attention") if name in own_way}:
+            common["deployment"] = run_otherwise
         self.embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)
         whole = dataclasses.asdict(evaluation)
         recorded = {name: value for name, value in whole.items() if name not in _NO_NUMBER_DEPENDS_ON}

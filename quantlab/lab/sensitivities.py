@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quantlab.config import SensitivityConfig
 from quantlab.errors import unknown
+from quantlab.lab.compilation import eager
 from quantlab.lab.lab import Lab
 from quantlab.lab.measurer import SensitivityMeasurer
 from quantlab.lab.placement import check_sensitivities_fit
@@ -59,4 +61,5 @@ def measure_sensitivities(
         lab.source.fidelity_is_meaningful,
         any(metric.watched for metric in lab.metrics),
     )
-    return lab.guard.within_memory(lambda: measurer.run(on_progress))
+    with eager() if lab.compiles else contextlib.nullcontext():  # each layer alone would be a layout of its own
+        return lab.guard.within_memory(lambda: measurer.run(on_progress))

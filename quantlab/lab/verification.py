@@ -8,13 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import Device, EvaluationConfig, LabConfig, ModelConfig
+import torch
+
+from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
+from quantlab.config.deployment import called_as_deployed
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, StudyError
+from quantlab.lab.clocks import Clock
+from quantlab.lab.compilation import Compiler
+from quantlab.lab.deployed import deployed
+from quantlab.lab.evaluate import rehearsed
+from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.memory import collect, limit_memory, out_of_memory_explained
 from quantlab.lab.provenance import provenance, threads_set
 from quantlab.lab.recordings import Recordings
-from quantlab.lab.replay import replay
+from quantlab.lab.replay import Replay, replay
 from quantlab.lab.samples import SampleSet
 from quantlab.outcomes import Verification
 from quantlab.pipelines.load import load_component, resolve_device
@@ -32,6 +40,7 @@ def verify(
     configs: Mapping[str, Any],
     output_sha256: str,
     threads: int | None = None,
+    deployment: DeploymentConfig | None = None,
 ) -> Verification:
     """Load every component by ``from_pretrained`` under its configuration, run the samples, and compare.
 
@@ -48,13 +57,15 @@ def verify(
             unquantized.
         output_sha256: digest of the outputs that were measured.
         threads: that they were computed with, on a CPU.
+        deployment: that they were measured in.
 
     Raises:
         ConfigError: for what is no ``BitsAndBytesConfig``.
         StudyError: where the samples are not there or cannot be read.
         OutOfMemoryError, NonFiniteOutputError, KernelError: what the setting does.
     """
-    where = resolve_device(device)
+    where, deployment = resolve_device(device), deployment or DeploymentConfig()
+    model = called_as_deployed(model, deployment)
     source = open_source(model)
     limit = None if config.memory_limit is None else quantity(config.memory_limit, "bytes", "lab.memory_limit")
     with contextlib.ExitStack() as stack:
@@ -62,17 +73,31 @@ def verify(
         stack.callback(limit_memory(where, limit))
         stack.callback(collect, where)
         stack.enter_context(out_of_memory_explained(where, f"verifying {spec.key}"))
-        recordings = Recordings(source, evaluation, where, provenance(where), samples_file)
+        recordings = Recordings(source, evaluation, where, provenance(where), samples_file, deployment)
         samples = recordings.sample_set(_not_recorded)
         with source.on_disk(where) as saved:
             components = {
                 name: load_component(saved, name, _config(name, configs.get(name)), where) for name in model.components
             }
         try:
-            result = replay(components, samples, where)
+            result = _replayed(components, samples, spec, where, deployment)
         finally:
             del components, samples
     return Verification(spec, result.output_sha256 == output_sha256, result.snr_db, result.output_sha256)
+
+
+def _replayed(
+    components: Mapping[str, Any],
+    samples: SampleSet,
+    spec: PipelineSpec,
+    device: torch.device,
+    deployment: DeploymentConfig,
+) -> Replay:
+    clock, compiler = Clock(device), Compiler(deployment.compile is not None, is_fresh=True)
+    with deployed(components, deployment):
+        with kernel_errors():
+            compiler.ready(spec, lambda: None, lambda: rehearsed(components, samples, clock))
+        return replay(components, samples, device)
 
 
 def _not_recorded() -> SampleSet:

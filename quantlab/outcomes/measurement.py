@@ -77,6 +77,9 @@ class Measurement:
         fidelity_is_meaningful: False where the weights are random.
         notes: what the user should know about this setting.
         provenance: versions, device, threads, clocks.
+        compilations: graphs that torch compiled for the setting, in a deployment that compiles.
+        graph_breaks: places at which a graph ended because Python had to go on.
+        compile_s: seconds that compiling took.
         watched: further forwards whose kernels were watched, with their ``device_ms``; empty on a CPU.
     """
 
@@ -96,6 +99,9 @@ class Measurement:
     notes: tuple[LargeSkipEntry, ...] = field(default=(), repr=False)
     provenance: FrozenDict[str, Any] = field(default_factory=FrozenDict, repr=False)
     watched: tuple[SampleResult, ...] = field(default=(), repr=False)
+    compilations: int = 0
+    graph_breaks: int = 0
+    compile_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("metrics", "samples", "notes", "provenance", "watched"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from quantlab.frozen import FrozenDict
 
-RUN_TWICE, FLOAT32, BFLOAT16 = "run twice", "float32", "bfloat16"
+RUN_TWICE, FLOAT32, BFLOAT16, COMPILED = "run twice", "float32", "bfloat16", "compiled"
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class NoiseFloor:
 
     Attributes:
         snr_db: by how it was run: again as it is, loaded in float32 with its inputs cast to it, and likewise in
-            bfloat16. The model's own dtype has the figure of "run twice". None where it was not measured.
+            bfloat16. The model's own dtype has the figure of "run twice". In a deployment that compiles, "compiled"
+            is the uncompiled reference beside the compiled one. None where it was not measured.
         reasons: why a figure is None: "random_weights", "streamed", "loaded_pipeline", or the name of an
             `quantlab.outcomes.ErrorType`.
     """
@@ -29,9 +30,9 @@ class NoiseFloor:
 
     @property
     def floor_db(self) -> float | None:
-        """The lower of "run twice" and "float32": what the reference's own rounding already costs.
+        """The lowest of "run twice", "float32" and "compiled": what the reference's own rounding already costs.
 
         Bfloat16 is there for comparison: it is another dtype's rounding.
         """
-        known = (self.snr_db.get(name) for name in (RUN_TWICE, FLOAT32))
+        known = (self.snr_db.get(name) for name in (RUN_TWICE, FLOAT32, COMPILED))
         return min((db for db in known if db is not None), default=None)

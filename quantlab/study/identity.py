@@ -14,6 +14,9 @@ from quantlab.metrics.latency import ALONE
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import LabDescription
 
+_EAGER = "eager"
+"""The deployment of a pipeline as it is loaded."""
+
 _CHANGES_NO_NUMBER = ("held_out", "finalists")
 """Fields of `EvaluationConfig` that say only what is looked at afterwards."""
 
@@ -41,6 +44,7 @@ def identity(config: StudyConfig, description: LabDescription, objectives: Seque
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
         "objectives": ", ".join(metric.name for metric in objectives),
         "latency": provenance.get("latency", ALONE),
+        "deployment": ", ".join(f"{name}={value}" for name, value in config.deployment.differences.items()) or _EAGER,
     }
 
 
@@ -50,7 +54,8 @@ def check_identity(study: str, stored: Mapping[str, Any], current: Mapping[str, 
     Raises:
         StudyError: naming the first field that differs, with both values.
     """
-    stored = {"latency": ALONE, **stored} if stored else stored  # as it was before studies said so
+    if stored:  # as it was before studies said so
+        stored = {"latency": ALONE, "deployment": _EAGER, **stored}
     for name, value in current.items():
         if name in stored and stored[name] != value:
             raise StudyError(

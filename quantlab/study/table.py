@@ -40,6 +40,9 @@ _MEASURED = {
     "parameters_quantized": WHOLE,
     "parameters_kept": WHOLE,
     "peak_memory_source": TEXT,
+    "compilations": WHOLE,
+    "graph_breaks": WHOLE,
+    "compile_s": DECIMAL,
     "output_sha256": TEXT,
     "fidelity_is_meaningful": TRUTH,
 }

@@ -1,0 +1,67 @@
+"""The schema of conf/deployment/: how the person will run the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from quantlab.config.model import ModelConfig
+from quantlab.errors import ConfigError
+
+
+class Compile(Enum):
+    """What of a component torch compiles: each repeated block, or the component as a whole."""
+
+    blocks = "blocks"
+    whole = "whole"
+
+
+@dataclass
+class DeploymentConfig:
+    """How the pipeline is run; what is null is as the pipeline has it.
+
+    Attributes:
+        compile: compile each repeated block of the components, or each component as a whole.
+        fullgraph: refuse a setting that cannot be compiled to one graph, as ``torch.compile(fullgraph=True)`` does.
+        batch: images of a call (``num_images_per_prompt``).
+        resolution: height and width of an image, in pixels.
+        attention: attention backend, by diffusers' name for it.
+    """
+
+    compile: Compile | None = None
+    fullgraph: bool = False
+    batch: int | None = None
+    resolution: int | None = None
+    attention: str | None = None
+
+    @property
+    def differences(self) -> dict[str, Any]:
+        """The fields that are not as in an eager deployment, as plain JSON types."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        usual = vars(DeploymentConfig())
+        plain = {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
+        return {name: value for name, value in plain.items() if found[name] != usual[name]}
+
+
+def check_deployment(deployment: DeploymentConfig) -> None:
+    """See that fields of a deployment go together, as far as that needs no model.
+
+    Raises:
+        ConfigError: where they do not.
+    """
+    if deployment.fullgraph and deployment.compile is None:
+        raise ConfigError("deployment.fullgraph=True has no effect without deployment.compile; choose blocks or whole")
+    for name in ("batch", "resolution"):
+        value = getattr(deployment, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"deployment.{name}={value} must be at least 1, or null for the pipeline's own")
+
+
+def called_as_deployed(model: ModelConfig, deployment: DeploymentConfig) -> ModelConfig:
+    """The model, called with the deployment's batch and resolution."""
+    batch, side = deployment.batch, deployment.resolution
+    call = {} if batch is None else {"num_images_per_prompt": batch}
+    call |= {} if side is None else {"height": side, "width": side}
+    return dataclasses.replace(model, call={**model.call, **call}) if call else model

@@ -1,0 +1,162 @@
+"""Components that torch compiles: settings are swapped under compiled code, and what is compiled for each is counted.
+
+Compiled code belongs to a layout, the classes and forms of a block's layers, and is kept for the next setting that has
+it. A setting that breaks the graph leaves code behind that other settings no longer fit. So torch forgets all code
+before such a setting and after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantlab.config.deployment import Compile, DeploymentConfig
+from quantlab.pipelines.blocks import RECOMPILE_LIMIT, repeated_blocks
+from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
+
+MOST_FORWARDS = 4
+"""Forwards at most until nothing is compiled any more: a layer's second forward may differ from its first."""
+
+
+@dataclass(frozen=True)
+class Compilations:
+    """What torch compiled.
+
+    Attributes:
+        graphs: how many.
+        graph_breaks: places at which a graph ended because Python had to go on.
+        seconds: that it took.
+    """
+
+    graphs: int = 0
+    graph_breaks: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Compilations) -> Compilations:
+        return Compilations(
+            self.graphs + other.graphs, self.graph_breaks + other.graph_breaks, self.seconds + other.seconds
+        )
+
+
+@contextlib.contextmanager
+def compiled(components: Mapping[str, nn.Module], deployment: DeploymentConfig) -> Iterator[None]:
+    """Inside, components are compiled as the deployment says, and afterwards as they were.
+
+    The same as `nn.Module.compile` on each block; of a whole component its ``forward`` is compiled, so that hooks stay
+    outside.
+    """
+    if deployment.compile is None:
+        yield
+        return
+    how: dict[str, Any] = {"fullgraph": deployment.fullgraph, "dynamic": False}
+    limits: dict[str, Any] = {"recompile_limit": RECOMPILE_LIMIT, "accumulated_recompile_limit": RECOMPILE_LIMIT}
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch._dynamo.reset)
+        stack.enter_context(torch._dynamo.config.patch(limits))
+        torch._dynamo.reset()
+        for component in components.values():
+            if deployment.compile is Compile.whole:
+                before = component.__dict__.get("forward")
+                component.forward = torch.compile(component.forward, **how)
+                stack.callback(_put_back, component, before)
+                continue
+            for block in repeated_blocks(component):
+                block.compile(**how)
+                stack.callback(setattr, block, "_compiled_call_impl", None)
+        yield
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Inside, compiled components run uncompiled."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class Compiler:
+    """Has what settings need compiled ahead of their measurement.
+
+    Args:
+        is_used: whether components are compiled at all.
+        is_fresh: whether nothing has been compiled yet.
+    """
+
+    def __init__(self, is_used: bool, is_fresh: bool = False) -> None:
+        self._is_used, self._is_fresh = is_used, is_fresh
+        self._kind: object = None
+        self._breaking: set[object] = set()
+
+    @torch.no_grad()
+    def ready(self, spec: PipelineSpec, renew: Callable[[], object], run: Callable[[], object]) -> Compilations:
+        """Run a setting until nothing is compiled for it any more.
+
+        Args:
+            spec: that the components are under, and have not run yet.
+            renew: brings them back to that, since a first forward casts biases.
+            run: one forward of each component, and of the reference where it is timed in turns.
+
+        Returns:
+            What was compiled, for a setting that breaks the graph from scratch.
+        """
+        if not self._is_used:
+            return Compilations()
+        kind = tuple((name, _kind(one)) for name, one in spec.items())
+        others = self._kind in self._breaking or kind in self._breaking
+        spent = Compilations()
+        if others and kind != self._kind:
+            self._forget()
+        self._kind = kind
+        found = _until_compiled(run)
+        if found.graph_breaks and not self._is_fresh and kind not in self._breaking:
+            spent = found
+            self._forget()
+            renew()
+            found = _until_compiled(run)
+        if found.graph_breaks:
+            self._breaking.add(kind)
+        self._is_fresh = False
+        return spent + found
+
+    def _forget(self) -> None:
+        torch._dynamo.reset()
+        self._is_fresh = True
+
+
+def _kind(spec: QuantSpec) -> tuple[Any, ...]:
+    """What settings share that break the graph alike."""
+    if isinstance(spec, Int8Spec):
+        return spec.method, spec.threshold > 0, spec.has_fp16_weight
+    return (spec.method, spec.compute_dtype) if isinstance(spec, Int4Spec) else (spec.method,)
+
+
+def _until_compiled(run: Callable[[], object]) -> Compilations:
+    found = Compilations()
+    for _ in range(MOST_FORWARDS):
+        before = _counted()
+        run()
+        after = _counted()
+        new = Compilations(
+            after.graphs - before.graphs, after.graph_breaks - before.graph_breaks, after.seconds - before.seconds
+        )
+        found += new
+        if not new.graphs:
+            break
+    return found
+
+
+def _counted() -> Compilations:
+    from torch._dynamo.utils import calculate_time_spent, counters
+
+    breaks = sum(counters["graph_break"].values())
+    return Compilations(counters["stats"]["unique_graphs"], breaks, calculate_time_spent().get("total_wall_time", 0.0))
+
+
+def _put_back(component: nn.Module, before: Any) -> None:
+    del component.forward
+    if before is not None:
+        component.forward = before

@@ -42,6 +42,12 @@ class KernelError(MeasurementError):
     """A kernel did not take the setting: what was raised while a layer was made, or within a component's forward."""
 
 
+class DeploymentRefusedError(MeasurementError):
+    """The deployment cannot hold the setting: what was raised while it was put in place, or by a call in it."""
+
+    code = "deployment_refused"
+
+
 class DeviceLostError(QuantlabError, RuntimeError):
     """The CUDA context is broken: no further kernel runs in this process."""
 

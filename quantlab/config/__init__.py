@@ -5,6 +5,7 @@ from quantlab.config.commands import (
     LATENCIES,
     METRICS,
     OBJECTIVES,
+    DeployConfig,
     ExportConfig,
     QuantConfig,
     ReportConfig,
@@ -14,7 +15,7 @@ from quantlab.config.commands import (
     SweepConfig,
     VerifyConfig,
 )
-from quantlab.config.deployment import Compile, DeploymentConfig
+from quantlab.config.deployment import Compile, DeploymentConfig, Offload
 from quantlab.config.model import ArchitectureConfig, Dtype, ModelConfig, Weights
 from quantlab.config.study import (
     Device,
@@ -36,6 +37,7 @@ __all__ = [
     "OBJECTIVES",
     "ArchitectureConfig",
     "Compile",
+    "DeployConfig",
     "DeploymentConfig",
     "Device",
     "Dtype",
@@ -45,6 +47,7 @@ __all__ = [
     "LabConfig",
     "LimitConfig",
     "ModelConfig",
+    "Offload",
     "Placement",
     "QuantConfig",
     "ReportConfig",

@@ -103,6 +103,30 @@ class RunConfig:
 
 
 @dataclass
+class DeployConfig:
+    """`quantlab deploy`.
+
+    Attributes:
+        study: in ``results_dir``.
+        trials: numbers of the rows to measure; null for the front and the baselines. The reference is always measured.
+        deployments: options of the group ``deployment``.
+        images: calls that are timed, each of the next prompt.
+        call: arguments of the pipeline's ``__call__`` on top of the model's own.
+        device: where.
+    """
+
+    study: str = MISSING
+    results_dir: str = "results"
+    trials: list[int] | None = None
+    deployments: list[str] = field(
+        default_factory=lambda: ["eager", "compiled", "model_offload", "group_offload", "batch4", "lora"]
+    )
+    images: int = 3
+    call: dict[str, Any] = field(default_factory=dict)
+    device: Device = Device.auto
+
+
+@dataclass
 class ReportConfig:
     """`quantlab report`; budget and rule are the study's own unless they are given."""
 
@@ -140,6 +164,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "run": (RunConfig, "measure one setting and print its row"),
     "report": (ReportConfig, "print a study's front and winner; write its tables and plots again"),
     "export": (ExportConfig, "write the winner's (or a trial's) BitsAndBytesConfig, loading script and reasons"),
+    "deploy": (DeployConfig, "measure the front and the baselines as they are run: compiled, offloaded, with a LoRA"),
     "verify": (VerifyConfig, "load an exported config as documented and compare its outputs bit for bit"),
 }
 """Each command with its schema and its line in --help."""

@@ -18,6 +18,14 @@ class Compile(Enum):
     whole = "whole"
 
 
+class Offload(Enum):
+    """What leaves the device while it is not needed, by diffusers: a component, a block, or a layer at a time."""
+
+    model = "model"
+    group = "group"
+    sequential = "sequential"
+
+
 @dataclass
 class DeploymentConfig:
     """How the pipeline is run; what is null is as the pipeline has it.
@@ -25,16 +33,20 @@ class DeploymentConfig:
     Attributes:
         compile: compile each repeated block of the components, or each component as a whole.
         fullgraph: refuse a setting that cannot be compiled to one graph, as ``torch.compile(fullgraph=True)`` does.
+        offload: keep weights on the host; what a part needs comes to the device for it.
         batch: images of a call (``num_images_per_prompt``).
         resolution: height and width of an image, in pixels.
         attention: attention backend, by diffusers' name for it.
+        lora: adapter on top: a file or folder in diffusers' or peft's format, or ``random:RANK`` for its size alone.
     """
 
     compile: Compile | None = None
     fullgraph: bool = False
+    offload: Offload | None = None
     batch: int | None = None
     resolution: int | None = None
     attention: str | None = None
+    lora: str | None = None
 
     @property
     def differences(self) -> dict[str, Any]:
@@ -57,6 +69,21 @@ def check_deployment(deployment: DeploymentConfig) -> None:
         value = getattr(deployment, name)
         if value is not None and value < 1:
             raise ConfigError(f"deployment.{name}={value} must be at least 1, or null for the pipeline's own")
+
+
+def check_searched(deployment: DeploymentConfig) -> None:
+    """See that settings can be measured forward by forward in a deployment.
+
+    Raises:
+        ConfigError: where they cannot.
+    """
+    check_deployment(deployment)
+    for name in ("offload", "lora"):
+        if (value := deployment.differences.get(name)) is not None:
+            raise ConfigError(
+                f"deployment.{name}={value!r} is measured by whole calls of the pipeline: make the study without it, "
+                "and run quantlab deploy"
+            )
 
 
 def called_as_deployed(model: ModelConfig, deployment: DeploymentConfig) -> ModelConfig:

@@ -2,6 +2,7 @@
 
 from quantlab.executors.protocol import Executor, Progress, open_executor
 from quantlab.executors.tasks import (
+    Deploy,
     Describe,
     Evaluate,
     EvaluateHeldOut,
@@ -14,6 +15,7 @@ from quantlab.executors.tasks import (
 )
 
 __all__ = [
+    "Deploy",
     "Describe",
     "Evaluate",
     "EvaluateHeldOut",

@@ -14,6 +14,7 @@ from quantlab.config import ExecutorConfig
 from quantlab.errors import ConfigError, DeviceLostError, MeasurementError
 from quantlab.executors.protocol import OnProgress, Progress
 from quantlab.executors.tasks import (
+    Deploy,
     Describe,
     Evaluate,
     EvaluateHeldOut,
@@ -31,7 +32,7 @@ from quantlab.spec import PipelineSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from quantlab.lab import Lab
+    from quantlab.lab import Deployer, Lab
 
 MESSAGE_LENGTH = 500
 """Characters that are kept of what was raised."""
@@ -63,6 +64,7 @@ class LocalExecutor:
         self._on_progress = on_progress
         self._lab: Lab | None = None
         self._references: list[Image] | None = None
+        self._deployer: Deployer | None = None
         self._lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -89,7 +91,7 @@ class LocalExecutor:
         try:
             if self._lost is not None:
                 raise DeviceLostError(self._lost)
-            if not isinstance(task, Verify):
+            if not isinstance(task, Verify | Deploy):
                 self.lab()
         except Exception as error:  # what opening a lab comes to, no setting did
             future.set_exception(error)
@@ -165,6 +167,15 @@ class LocalExecutor:
             *(task.spec, task.configs, task.output_sha256, task.threads, setup.deployment),
         )
 
+    def deploy(self, task: Deploy) -> Outcome:
+        """Whole calls after a documented load; the lab is closed for it."""
+        from quantlab.lab import Deployer
+
+        if self._deployer is None:
+            self._close()
+            self._deployer = Deployer(self._setup.model, self._setup.evaluation, self._setup.device)
+        return self._deployer.call(task.spec, task.configs, task.deployment)
+
     def _report(self, task: Task) -> Any:
         return lambda done, total: self._on_progress(Progress(task, done, total))
 
@@ -172,6 +183,9 @@ class LocalExecutor:
         lab, self._lab = self._lab, None
         if lab is not None:
             lab.close()
+        deployer, self._deployer = self._deployer, None
+        if deployer is not None:
+            deployer.close()
 
 
 @functools.singledispatch
@@ -214,6 +228,11 @@ def _(task: EvaluateHeldOut, executor: LocalExecutor) -> Outcome:
 @_done.register
 def _(task: Verify, executor: LocalExecutor) -> Outcome:
     return executor.verify(task)
+
+
+@_done.register
+def _(task: Deploy, executor: LocalExecutor) -> Outcome:
+    return executor.deploy(task)
 
 
 def _spec(task: Task) -> PipelineSpec | None:

@@ -111,4 +111,21 @@ class Verify:
     threads: int | None = None
 
 
-Task = Describe | Evaluate | MeasureSensitivities | MeasureNoiseFloor | GenerateImages | EvaluateHeldOut | Verify
+@dataclass(frozen=True)
+class Deploy:
+    """Load a setting the documented way, put it into a deployment, and time whole calls. Gives `Deployed`, `Failure`.
+
+    Attributes:
+        spec: the setting.
+        configs: as of `Verify`.
+        deployment: to measure in, instead of the setup's.
+    """
+
+    spec: PipelineSpec
+    configs: FrozenDict[str, Any]
+    deployment: DeploymentConfig
+
+
+Task = (
+    Describe | Evaluate | MeasureSensitivities | MeasureNoiseFloor | GenerateImages | EvaluateHeldOut | Verify | Deploy
+)

@@ -1,7 +1,7 @@
 """Components that torch compiles: settings are swapped under compiled code, and what is compiled for each is counted.
 
-Compiled code belongs to a layout, the classes and forms of a block's layers, and is kept for the next setting that has
-it. A setting that breaks the graph leaves code behind that other settings no longer fit. So torch forgets all code
+Compiled code belongs to a layout, the classes and schemes of a block's layers, and is kept for the next setting that
+has it. A setting that breaks the graph leaves code behind that other settings no longer fit. So torch forgets all code
 before such a setting and after it.
 """
 
@@ -41,6 +41,9 @@ class Compilations:
         return Compilations(
             self.graphs + other.graphs, self.graph_breaks + other.graph_breaks, self.seconds + other.seconds
         )
+
+    def __sub__(self, other: Compilations) -> Compilations:
+        return self + Compilations(-other.graphs, -other.graph_breaks, -other.seconds)
 
 
 @contextlib.contextmanager
@@ -137,19 +140,17 @@ def _kind(spec: QuantSpec) -> tuple[Any, ...]:
 def _until_compiled(run: Callable[[], object]) -> Compilations:
     found = Compilations()
     for _ in range(MOST_FORWARDS):
-        before = _counted()
+        before = compilations()
         run()
-        after = _counted()
-        new = Compilations(
-            after.graphs - before.graphs, after.graph_breaks - before.graph_breaks, after.seconds - before.seconds
-        )
+        new = compilations() - before
         found += new
         if not new.graphs:
             break
     return found
 
 
-def _counted() -> Compilations:
+def compilations() -> Compilations:
+    """What torch has compiled in this process; its seconds since it last forgot all code."""
     from torch._dynamo.utils import calculate_time_spent, counters
 
     breaks = sum(counters["graph_break"].values())

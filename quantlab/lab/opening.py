@@ -12,7 +12,7 @@ import torch
 
 from quantlab.bnb import layers as bnb_layers
 from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
-from quantlab.config.deployment import check_deployment
+from quantlab.config.deployment import check_searched
 from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
@@ -80,7 +80,7 @@ def open_parts(
     """Open a lab; arguments and errors as of `quantlab.lab.Lab`."""
     start = time.perf_counter()
     check_ranges("evaluation", evaluation)
-    check_deployment(deployment)
+    check_searched(deployment)
     cache_bytes = _size(config.layer_cache, "lab.layer_cache", 0)
     limit_bytes = _size(config.memory_limit, "lab.memory_limit", LEAST_LIMIT)
     where = resolve_device(device)

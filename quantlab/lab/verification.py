@@ -77,7 +77,8 @@ def verify(
         samples = recordings.sample_set(_not_recorded)
         with source.on_disk(where) as saved:
             components = {
-                name: load_component(saved, name, _config(name, configs.get(name)), where) for name in model.components
+                name: load_component(saved, name, bnb_config(name, configs.get(name)), where)
+                for name in model.components
             }
         try:
             result = _replayed(components, samples, spec, where, deployment)
@@ -104,7 +105,12 @@ def _not_recorded() -> SampleSet:
     raise StudyError("the sample set is not recorded; run the sweep again to record it")
 
 
-def _config(name: str, data: Any) -> Any:
+def bnb_config(name: str, data: Any) -> Any:
+    """A component's ``BitsAndBytesConfig`` from plain JSON types; None for one that is not quantized.
+
+    Raises:
+        ConfigError: for what is none.
+    """
     from diffusers import BitsAndBytesConfig
 
     if data is None:

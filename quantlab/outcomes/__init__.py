@@ -2,6 +2,7 @@
 
 from quantlab.bnb.matching import Layer
 from quantlab.bnb.skip import LargeSkipEntry
+from quantlab.outcomes.deployed import Deployed
 from quantlab.outcomes.description import LabDescription, Placement
 from quantlab.outcomes.images import GeneratedImages
 from quantlab.outcomes.measurement import ErrorType, Failure, Measurement, Pruned, SampleResult
@@ -10,7 +11,15 @@ from quantlab.outcomes.sensitivity_table import SensitivityTable
 from quantlab.outcomes.verification import Verification
 
 Outcome = (
-    Measurement | Pruned | Failure | LabDescription | NoiseFloor | SensitivityTable | GeneratedImages | Verification
+    Measurement
+    | Pruned
+    | Failure
+    | LabDescription
+    | NoiseFloor
+    | SensitivityTable
+    | GeneratedImages
+    | Verification
+    | Deployed
 )
 """What any task may come to."""
 
@@ -18,6 +27,7 @@ Evaluated = Measurement | Pruned | Failure
 """What evaluating a setting may come to."""
 
 __all__ = [
+    "Deployed",
     "ErrorType",
     "Evaluated",
     "Failure",

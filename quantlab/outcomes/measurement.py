@@ -22,6 +22,7 @@ class ErrorType(Enum):
     non_finite_output = "non_finite_output"
     kernel_refused = "kernel_refused"
     nothing_quantized = "nothing_quantized"
+    deployment_refused = "deployment_refused"
     device_lost = "device_lost"
     interrupted = "interrupted"
 

@@ -13,6 +13,7 @@ import pandas as pd
 from quantlab.errors import StudyError
 from quantlab.frozen import frozen
 from quantlab.outcomes import (
+    Deployed,
     ErrorType,
     Failure,
     GeneratedImages,
@@ -149,6 +150,10 @@ def _verification(data: dict[str, Any]) -> Verification:
     return Verification(**{**data, "spec": PipelineSpec.from_dict(data["spec"])})
 
 
+def _deployed(data: dict[str, Any]) -> Deployed:
+    return Deployed(**{**data, "spec": PipelineSpec.from_dict(data["spec"])})
+
+
 _READERS: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "Measurement": _measurement,
     "Pruned": _pruned,
@@ -158,4 +163,5 @@ _READERS: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "LabDescription": _description,
     "NoiseFloor": lambda data: NoiseFloor(**data),
     "Verification": _verification,
+    "Deployed": _deployed,
 }

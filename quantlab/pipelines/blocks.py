@@ -3,7 +3,7 @@
 import torch
 
 RECOMPILE_LIMIT = 4096
-"""Forms of a block that torch compiles before it falls back to eager; skip lists make more than the 8 of its own."""
+"""Layouts of a block that torch compiles before it falls back to eager; skip lists make more than the 8 of its own."""
 
 
 def repeated_blocks(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -82,7 +82,7 @@ class Checkpoint:
         """The prompt."""
         return {"prompt": prompt}
 
-    def call(self, timesteps: int) -> dict[str, Any]:
+    def call(self, timesteps: int | None) -> dict[str, Any]:
         """The model's own."""
         return self.model.call
 

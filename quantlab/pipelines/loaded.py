@@ -102,7 +102,7 @@ class LoadedPipeline:
         """The prompt."""
         return {"prompt": prompt}
 
-    def call(self, timesteps: int) -> dict[str, Any]:
+    def call(self, timesteps: int | None) -> dict[str, Any]:
         """The pipeline's own defaults, but for what the model's configuration says."""
         return self.model.call
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
 
 
+_BATCH = "num_images_per_prompt"
+
 _STALE_S = 24 * 3600
 """A folder of random weights that is this old belongs to no process any more."""
 
@@ -84,9 +86,12 @@ class RandomWeights:
         """Random embeddings from the seed instead of the prompt."""
         return conditioning(pipeline, self.model, seed)
 
-    def call(self, timesteps: int) -> dict[str, Any]:
+    def call(self, timesteps: int | None) -> dict[str, Any]:
         """As many denoising steps as there are timesteps to record: what lies between means nothing."""
-        return {**self.model.call, "num_inference_steps": timesteps}
+        steps = {} if timesteps is None else {"num_inference_steps": timesteps}
+        given = {**self.model.call, **steps}
+        given.pop(_BATCH, None)  # pipelines repeat what they embed, and no embeddings that they are given
+        return given
 
     @contextlib.contextmanager
     def on_disk(self, device: torch.device) -> Iterator[ModelConfig]:
@@ -168,8 +173,9 @@ def conditioning(pipeline: DiffusionPipeline, model: ModelConfig, seed: int) -> 
     """Normal random embeddings of the true shapes, from a seed."""
     generator = torch.Generator("cpu").manual_seed(seed)
     dtype = torch_dtype(model)
+    batch = int(model.call.get(_BATCH, 1))
     return {
-        name: torch.randn(tuple(shape), generator=generator).to(pipeline._execution_device, dtype)
+        name: torch.randn((batch * shape[0], *shape[1:]), generator=generator).to(pipeline._execution_device, dtype)
         for name, shape in architecture_of(model).conditioning.items()
     }
 

@@ -68,8 +68,8 @@ class Source(Protocol):
         """What the pipeline's ``__call__`` is given for a prompt."""
         ...
 
-    def call(self, timesteps: int) -> dict[str, Any]:
-        """Further keyword arguments of ``__call__``, where so many timesteps are recorded."""
+    def call(self, timesteps: int | None) -> dict[str, Any]:
+        """Further keyword arguments of ``__call__``, where so many timesteps are recorded; None for a whole run."""
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ Example:
     >>> plot_pareto(study)  # doctest: +SKIP
 """
 
+from quantlab.report.deployments import plot_deployments
 from quantlab.report.images import plot_images
 from quantlab.report.importances import plot_importances
 from quantlab.report.kept import plot_kept
@@ -18,6 +19,7 @@ from quantlab.report.timesteps import plot_timesteps
 from quantlab.report.write import write_report
 
 __all__ = [
+    "plot_deployments",
     "plot_images",
     "plot_importances",
     "plot_kept",

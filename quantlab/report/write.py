@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from quantlab.files import written
+from quantlab.report.deployments import plot_deployments
 from quantlab.report.distinct import settings
 from quantlab.report.images import has_images, plot_images
 from quantlab.report.kept import plot_kept
@@ -17,6 +18,7 @@ from quantlab.report.pareto import plot_pareto
 from quantlab.report.predicted import plot_predicted
 from quantlab.report.sensitivity import plot_sensitivity
 from quantlab.report.timesteps import has_timesteps, plot_timesteps
+from quantlab.study.deployments import deployments_table
 from quantlab.study.table import write_tables
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ def write_report(study: Study) -> list[Path]:
     """
     write_tables(study.table, study.folder)
     files = [study.folder / name for name in TABLES]
+    if study.deployments:
+        files.append(study.folder / "deployments.csv")
+        with written(files[-1]) as scratch:
+            deployments_table(study.deployments).to_csv(scratch, index=False)
     for name, plot in _plots(study):
         file = study.folder / f"{name}.png"
         with written(file) as scratch:
@@ -57,5 +63,7 @@ def _plots(study: Study) -> Iterator[tuple[str, Callable[[], Figure]]]:
         yield f"sensitivity{of}", lambda component=component: plot_sensitivity(study, component)  # type: ignore[misc]
         yield f"outliers{of}", lambda component=component: plot_outliers(study, component)  # type: ignore[misc]
         yield f"kept{of}", lambda component=component: plot_kept(study, component)  # type: ignore[misc]
+    if any(cell.deployed for cell in study.deployments):
+        yield "deployments", lambda: plot_deployments(study)
     if study.predictions:
         yield "predicted", lambda: plot_predicted(study)

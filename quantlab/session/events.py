@@ -9,6 +9,7 @@ from pathlib import Path
 from quantlab.metrics.metric import Metric
 from quantlab.outcomes import LabDescription, NoiseFloor, SensitivityTable, Verification
 from quantlab.spec import PipelineSpec
+from quantlab.study.deployments import Cell
 from quantlab.study.rows import Row
 
 
@@ -56,6 +57,20 @@ class LabOpened:
     description: LabDescription
     settings: int | None
     known: int
+
+
+@dataclass(frozen=True)
+class CellMeasured:
+    """A setting is known in a deployment.
+
+    Attributes:
+        cell: what came of it.
+        done, total: cells.
+    """
+
+    cell: Cell
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,7 @@ class Verified:
 Event = (
     StudyOpened
     | LabOpened
+    | CellMeasured
     | PhaseStarted
     | PhaseAdvanced
     | PhaseEnded

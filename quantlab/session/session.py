@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import ExecutorConfig, StudyConfig, SweepConfig, Weights
-from quantlab.config.deployment import check_deployment
+from quantlab.config.deployment import check_searched
 from quantlab.config.ranges import check_components, check_prompts, check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, QuantlabError, StudyError
@@ -74,7 +74,7 @@ def plan(config: SweepConfig, device: str = "") -> Plan:
         if (size := getattr(config.lab, name)) is not None:
             quantity(size, "bytes", f"lab.{name}")
     check_components(config.model.components)
-    check_deployment(config.deployment)
+    check_searched(config.deployment)
     metrics, objectives = measured(config.metrics, config.objectives, device)
     meaningful = config.model.weights is not Weights.random
     if not judged(objectives, meaningful):

@@ -22,6 +22,10 @@ class StudyPlots:
         """The images of the winner and the baselines beside the reference's."""
         return _plot("plot_images", self, options)
 
+    def plot_deployments(self, **options: Any) -> Figure:
+        """Seconds an image and peak memory of each setting, from one deployment to the next."""
+        return _plot("plot_deployments", self, options)
+
     def plot_thresholds(self, **options: Any) -> Figure:
         """What the threshold of LLM.int8() changes."""
         return _plot("plot_thresholds", self, options)

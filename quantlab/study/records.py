@@ -21,6 +21,7 @@ from quantlab.outcomes.serialization import from_dict as outcome_from_dict
 from quantlab.outcomes.serialization import to_dict as outcome_to_dict
 from quantlab.spec import PipelineSpec
 from quantlab.spec.setting import Setting
+from quantlab.study.deployments import Cell
 from quantlab.study.drift import Check
 from quantlab.study.rows import Row, Source
 
@@ -115,6 +116,17 @@ def images_from_dict(data: Mapping[str, Any]) -> ImageRecord:
     """The images that `images_to_dict` wrote."""
     failure = None if data["failure"] is None else outcome_from_dict(data["failure"])
     return ImageRecord(FrozenDict(data["scores"]), FrozenDict(data["unavailable"]), failure)
+
+
+def cell_to_dict(cell: Cell) -> dict[str, Any]:
+    """A record of type "deployed"."""
+    return record("deployed", **{**vars(cell), "spec": cell.spec.to_dict(), "outcome": outcome_to_dict(cell.outcome)})
+
+
+def cell_from_dict(data: Mapping[str, Any]) -> Cell:
+    """The cell that `cell_to_dict` wrote."""
+    values = {field.name: data[field.name] for field in dataclasses.fields(Cell)}
+    return Cell(**{**values, "spec": spec_of(data), "outcome": outcome_from_dict(data["outcome"])})
 
 
 def check_to_dict(check: Check) -> dict[str, Any]:

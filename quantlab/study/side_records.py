@@ -13,6 +13,7 @@ from quantlab.outcomes.serialization import from_dict as outcome_from_dict
 from quantlab.outcomes.serialization import to_dict as outcome_to_dict
 from quantlab.spec import PipelineSpec
 from quantlab.study import records
+from quantlab.study.deployments import Cell
 from quantlab.study.drift import MOMENTS, Check
 from quantlab.study.records import ImageRecord
 
@@ -72,6 +73,14 @@ class SideRecords:
         """What was predicted of settings, by metric."""
         found = records.of_type("prediction", self._attributes)
         return {records.spec_of(data): dict(data["prediction"]) for data in found}
+
+    def record_deployed(self, cell: Cell) -> None:
+        """Keep what came of a setting in a deployment."""
+        self._set(records.label(f"deployed {cell.deployment}", cell.spec), records.cell_to_dict(cell))
+
+    def deployments(self) -> list[Cell]:
+        """What came of settings in deployments, in the order they were measured."""
+        return [records.cell_from_dict(data) for data in records.of_type("deployed", self._attributes)]
 
     def record_drift(self, check: Check) -> None:
         """Keep the latency of the setting that is measured at the start, in the middle and at the end."""

@@ -19,6 +19,7 @@ from quantlab.outcomes import Evaluated, NoiseFloor, SensitivityTable, Verificat
 from quantlab.spec import PipelineSpec
 from quantlab.study.baselines import baselines
 from quantlab.study.config_file import read_config
+from quantlab.study.deployments import Cell
 from quantlab.study.drift import Check
 from quantlab.study.front import front
 from quantlab.study.plots import StudyPlots
@@ -51,6 +52,7 @@ class Study(StudyPlots):
         images: how close the images of settings are to the reference's.
         sensitivities: layer sensitivities by component; empty where the study has none.
         predictions: what layer sensitivities predicted of settings before they were measured, by metric.
+        deployments: what came of settings in whole deployments; empty where none was measured.
         verification: what loading the winner the documented way gave; None where this session did not do so.
     """
 
@@ -70,6 +72,7 @@ class Study(StudyPlots):
     images: dict[PipelineSpec, ImageRecord] = field(default_factory=dict)
     sensitivities: dict[str, SensitivityTable] = field(default_factory=dict)
     predictions: dict[PipelineSpec, dict[str, float]] = field(default_factory=dict)
+    deployments: list[Cell] = field(default_factory=list)
     verification: Verification | None = None
 
     @property
@@ -178,6 +181,7 @@ def load_view(
         images=store.images(),
         sensitivities=load_known(store.folder, config.model.components),
         predictions=store.predictions(),
+        deployments=store.deployments(),
     )
 
 

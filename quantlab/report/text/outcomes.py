@@ -14,6 +14,7 @@ ERRORS = {
     ErrorType.non_finite_output: "the output is not finite",
     ErrorType.kernel_refused: "a kernel refused the setting",
     ErrorType.nothing_quantized: "the skip list keeps every layer",
+    ErrorType.deployment_refused: "the deployment refused the setting",
     ErrorType.device_lost: "the device was lost",
     ErrorType.interrupted: "the process ended while the setting was measured",
 }

@@ -189,6 +189,19 @@ def stored_tensors(module: nn.Module) -> list[torch.Tensor]:
     return found
 
 
+def left_on_host(module: nn.Module, device: torch.device) -> bool:
+    """Whether a quantized layer's state, apart from its parameters and buffers, is elsewhere than on a device.
+
+    What moves parameters alone leaves it behind, and a kernel that is handed it reads memory that is not its own.
+    """
+    for part in module.modules():
+        if is_quantized(part):
+            own = {id(tensor) for tensor in (*part._parameters.values(), *part._buffers.values())}
+            if any(t.device.type != device.type for t in stored_tensors(part) if id(t) not in own):
+                return True
+    return False
+
+
 def _tensors_of(owner: Any, names: tuple[str, ...]) -> list[torch.Tensor]:
     values = [getattr(owner, name, None) for name in names]
     return [tensor for tensor in values if isinstance(tensor, torch.Tensor)]

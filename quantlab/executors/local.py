@@ -110,10 +110,11 @@ class LocalExecutor:
     def _failure(self, task: Task, error: Exception, wall_s: float) -> Failure | None:
         """What a setting did; None where the error is no setting's doing."""
         spec = _spec(task)
-        if self._lab is not None and self._lost is None:
-            self._lab.guard.check()
+        holder = self._lab or self._deployer
+        if holder is not None and self._lost is None:
+            holder.guard.check()
             try:
-                self._lab.guard.require()
+                holder.guard.require()
             except DeviceLostError as lost:
                 self._lost = str(lost)
                 return None if spec is None else Failure(spec, ErrorType.device_lost, _line(error), wall_s)

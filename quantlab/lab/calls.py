@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from quantlab.bnb.layers import left_on_host
 from quantlab.bnb.raised import in_one_line, is_bug, is_out_of_memory
 from quantlab.config import DeploymentConfig, EvaluationConfig, ModelConfig, Offload
 from quantlab.config.deployment import called_as_deployed, check_deployment
@@ -162,6 +163,10 @@ def _place(pipeline: DiffusionPipeline, offload: Offload | None, device: torch.d
         pipeline.enable_sequential_cpu_offload(device=device)
     else:
         pipeline.enable_group_offload(device, CPU, "block_level", num_blocks_per_group=1, use_stream=True)
+        if any(left_on_host(part, device) for part in pipeline.components.values() if isinstance(part, nn.Module)):
+            raise DeploymentRefusedError(
+                "diffusers' group offload leaves bitsandbytes' scales on the host, where no kernel can read them"
+            )
 
 
 @contextlib.contextmanager

@@ -11,10 +11,20 @@ from PIL import Image
 
 from quantlab.config import DeploymentConfig, Device, EvaluationConfig, ModelConfig
 from quantlab.lab.calls import Called, call_deployed
+from quantlab.lab.guard import DeviceGuard
 from quantlab.outcomes import Deployed
 from quantlab.pipelines.load import resolve_device
 from quantlab.pipelines.source import open_source
 from quantlab.spec import PipelineSpec
+
+
+class _Nothing:
+    """Nothing is kept that could be dropped."""
+
+    cached_bytes = 0
+
+    def clear(self) -> None:
+        """Nothing to do."""
 
 
 class Deployer:
@@ -27,6 +37,9 @@ class Deployer:
         evaluation: how many images, from which seed.
         device: where.
 
+    Attributes:
+        guard: of the device.
+
     Raises:
         ConfigError, ModelError: where the model or the device cannot be had.
     """
@@ -37,6 +50,7 @@ class Deployer:
         self._source = open_source(model)
         self._closing.callback(self._source.close)
         self._saved = self._closing.enter_context(self._source.on_disk(self._device))
+        self.guard = DeviceGuard(self._device, _Nothing())
         self._references: dict[str, tuple[Image.Image, ...]] = {}
 
     def call(self, spec: PipelineSpec, configs: Mapping[str, Any], deployment: DeploymentConfig) -> Deployed:

@@ -99,4 +99,4 @@ def _rows(study: Study, trials: list[int] | None) -> list[Row]:
 
 def _is_open(cell: Cell) -> bool:
     """Whether a failure says nothing of the setting."""
-    return isinstance(cell.outcome, Failure) and cell.outcome.error in (ErrorType.device_lost, ErrorType.interrupted)
+    return isinstance(cell.outcome, Failure) and cell.outcome.error is ErrorType.interrupted

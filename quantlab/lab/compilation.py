@@ -87,10 +87,13 @@ class Compiler:
     Args:
         is_used: whether components are compiled at all.
         is_fresh: whether nothing has been compiled yet.
+
+    Attributes:
+        is_used: as given.
     """
 
     def __init__(self, is_used: bool, is_fresh: bool = False) -> None:
-        self._is_used, self._is_fresh = is_used, is_fresh
+        self.is_used, self._is_fresh = is_used, is_fresh
         self._kind: object = None
         self._breaking: set[object] = set()
 
@@ -106,18 +109,18 @@ class Compiler:
         Returns:
             What was compiled, for a setting that breaks the graph from scratch.
         """
-        if not self._is_used:
+        if not self.is_used:
             return Compilations()
         kind = tuple((name, _kind(one)) for name, one in spec.items())
         others = self._kind in self._breaking or kind in self._breaking
         spent = Compilations()
         if others and kind != self._kind:
-            self._forget()
+            self.forget()
         self._kind = kind
         found = _until_compiled(run)
         if found.graph_breaks and not self._is_fresh and kind not in self._breaking:
             spent = found
-            self._forget()
+            self.forget()
             renew()
             found = _until_compiled(run)
         if found.graph_breaks:
@@ -125,7 +128,8 @@ class Compiler:
         self._is_fresh = False
         return spent + found
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Have torch forget all code that it has compiled in this process."""
         torch._dynamo.reset()
         self._is_fresh = True
 

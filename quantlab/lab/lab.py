@@ -56,7 +56,7 @@ class Lab:
         model, evaluation: as given, the model called as it is deployed.
         metrics: what is computed.
         device, source, plan, provenance, reference, sample_set: as of `quantlab.lab.opening.Opened`.
-        guard, compiles: of the device; whether components are compiled.
+        guard, compiler: of the device; of the components, where they are compiled.
 
     Raises:
         ModelError: where the pipeline cannot be found or read.
@@ -92,8 +92,8 @@ class Lab:
         self._held_out: SampleSet | None = None
         self.reference, self._assembly, self._closing = parts.reference, parts.assembly, parts.closing
         self._seconds = parts.open_s, parts.recording_s
-        self.guard, self.compiles = DeviceGuard(parts.device, parts.assembly), deployment.compile is not None
-        self._compiler = Compiler(self.compiles)
+        self.guard = DeviceGuard(parts.device, parts.assembly)
+        self.compiler = Compiler(deployment.compile is not None)
 
     @classmethod
     def open(
@@ -239,7 +239,7 @@ class Lab:
     def _evaluate(self, spec: PipelineSpec, samples: SampleSet, pruner: Pruner | None = None) -> Measurement | Pruned:
         work = functools.partial(
             evaluate,
-            *(self._assembly, spec, samples, self.device, self.metrics, self.provenance, self._compiler),
+            *(self._assembly, spec, samples, self.device, self.metrics, self.provenance, self.compiler),
             warmup=self.evaluation.warmup,
             pruner=pruner,
             fidelity_is_meaningful=self.source.fidelity_is_meaningful,

@@ -29,7 +29,9 @@ _DTYPES = {FLOAT32: Dtype.float32, BFLOAT16: Dtype.bfloat16}
 
 def measure_noise_floor(lab: Lab) -> NoiseFloor:
     """Run the references again, uncompiled as well, and in float32 and bfloat16, all on the same samples."""
-    found: dict[str, float | None] = dict.fromkeys((RUN_TWICE, *_DTYPES, *((COMPILED,) if lab.compiles else ())))
+    found: dict[str, float | None] = dict.fromkeys(
+        (RUN_TWICE, *_DTYPES, *((COMPILED,) if lab.compiler.is_used else ()))
+    )
     if not lab.source.fidelity_is_meaningful:
         return NoiseFloor(found, dict.fromkeys(found, lab.source.fixed_dtype))  # type: ignore[arg-type]
     reasons: dict[str, str] = {}
@@ -44,7 +46,7 @@ def measure_noise_floor(lab: Lab) -> NoiseFloor:
         return replay(lab.assemble(ReferenceSpec()), lab.sample_set, lab.device, warmup=1).snr_db
 
     note(RUN_TWICE, again)
-    if lab.compiles:
+    if lab.compiler.is_used:
         with eager():
             note(COMPILED, again)
     fixed = STREAMED if lab.plan.placement.streamed else lab.source.fixed_dtype

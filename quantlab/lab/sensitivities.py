@@ -61,5 +61,5 @@ def measure_sensitivities(
         lab.source.fidelity_is_meaningful,
         any(metric.watched for metric in lab.metrics),
     )
-    with eager() if lab.compiles else contextlib.nullcontext():  # each layer alone would be a layout of its own
+    with eager() if lab.compiler.is_used else contextlib.nullcontext():  # each layer alone would be a layout of its own
         return lab.guard.within_memory(lambda: measurer.run(on_progress))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import latency, naive, overhead, peers, prediction, ranking, search, sensitivity, switch
+from tests.benchmarks import compiled, latency, naive, overhead, peers, prediction, ranking, search, sensitivity, switch
 
-_MODULES = (switch, overhead, latency, prediction, naive, peers, search, sensitivity, ranking)
+_MODULES = (switch, overhead, compiled, latency, prediction, naive, peers, search, sensitivity, ranking)
 
 BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

@@ -129,13 +129,8 @@ class LocalExecutor:
 
             setup = self._setup
             self._lab = Lab(
-                setup.model,
-                setup.evaluation,
-                setup.device,
-                setup.lab,
-                setup.metrics,
-                setup.samples_file,
-                setup.needs_sensitivities,
+                *(setup.model, setup.evaluation, setup.device, setup.lab, setup.metrics, setup.samples_file),
+                needs_sensitivities=setup.needs_sensitivities,
                 deployment=setup.deployment,
             )
         return self._lab
@@ -181,12 +176,10 @@ class LocalExecutor:
         return lambda done, total: self._on_progress(Progress(task, done, total))
 
     def _close(self) -> None:
-        lab, self._lab = self._lab, None
-        if lab is not None:
-            lab.close()
-        deployer, self._deployer = self._deployer, None
-        if deployer is not None:
-            deployer.close()
+        held, self._lab, self._deployer = (self._lab, self._deployer), None, None
+        for one in held:
+            if one is not None:
+                one.close()
 
 
 @functools.singledispatch

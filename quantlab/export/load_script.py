@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import ModelConfig, Weights
+from quantlab.config import Compile, DeploymentConfig, ModelConfig, Weights
 from quantlab.errors import ConfigError, ModelError, unknown
 from quantlab.export.configs import CONFIG_FILE
 from quantlab.files import read_json
 from quantlab.pipelines.fetch import fetch, locate
 from quantlab.pipelines.folder import has_variant
 from quantlab.spec import PipelineSpec
+
+_LIMITS = ("recompile_limit", "accumulated_recompile_limit")
+"""Of torch's compiler: how often it compiles a block for layers in other schemes before it gives up."""
 
 _WIDTH = 110
 """Characters after which a call of the script is broken into lines."""
@@ -36,7 +39,9 @@ class _Part:
         return "BitsAndBytesConfig" if self.library == "diffusers" else f"{self.library}.BitsAndBytesConfig"
 
 
-def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: str = "") -> str:
+def load_script(
+    model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: str = "", deployment: DeploymentConfig | None = None
+) -> str:
     """The script's text.
 
     Args:
@@ -44,6 +49,7 @@ def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: st
         spec: its setting; components that are not quantized are left to the pipeline.
         on_cpu: whether it was measured on a CPU, for which diffusers needs help: the script then carries it.
         remark: added to the first line.
+        deployment: that it was measured in, which the script sets up.
 
     Raises:
         ConfigError, ModelError: where the pipeline cannot be found or read, or lacks a component of the setting.
@@ -76,6 +82,7 @@ def load_script(model: ModelConfig, spec: PipelineSpec, on_cpu: bool, remark: st
         *loads,
         *_call("pipe", f"{pipeline}.from_pretrained", ["source", *given, *_options(model)]),
         *to_device,
+        *_deployed(model, deployment or DeploymentConfig()),
         "",
     ]
     return "\n".join(lines)
@@ -109,6 +116,27 @@ def cpu_source() -> str:
     docstring = ast.parse(source).body[0]
     assert docstring.end_lineno is not None
     return "\n".join(source.splitlines()[docstring.end_lineno :]).strip() + "\n"
+
+
+def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
+    """What puts the pipeline into its deployment; batch and resolution are the caller's."""
+    from quantlab.pipelines import blocks
+
+    lines = []
+    for name in model.components:
+        if deployment.attention is not None:
+            lines.append(f"pipe.{name}.set_attention_backend({deployment.attention!r})")
+        how = f"fullgraph={deployment.fullgraph}, dynamic=False"
+        if deployment.compile is Compile.whole:
+            lines.append(f"pipe.{name}.compile({how})")
+        elif deployment.compile is Compile.blocks:
+            lines += [f"for block in repeated_blocks(pipe.{name}):", f"    block.compile({how})"]
+    if deployment.compile is None:
+        return lines
+    source = inspect.getsource(blocks.repeated_blocks).rstrip().splitlines()
+    needed = [] if deployment.compile is Compile.whole else ["", "", *source, "", ""]
+    limits = [f"torch._dynamo.config.{name} = {blocks.RECOMPILE_LIMIT}" for name in _LIMITS]
+    return [*needed, *limits, *lines]
 
 
 def _part(index: dict[str, Any], name: str) -> _Part:

@@ -48,7 +48,7 @@ def export(study: Study, row: Row, reason: str, folder: Path, fp32_cpu_offload: 
     on_cpu = measurement.provenance.get("threads") is not None
     files = {
         CONFIG_FILE: _json({name: config for name, config in configs.items() if config is not None}),
-        "load.py": load_script(study.config.model, row.spec, on_cpu, remark),
+        "load.py": load_script(study.config.model, row.spec, on_cpu, remark, study.config.deployment),
         "README.md": readme(study, row, measurement, reason, None if folder == export_folder(study) else row.number),
         EXPORT_FILE: _json(_record(study, row, measurement, reason)),
     }

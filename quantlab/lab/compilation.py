@@ -123,7 +123,7 @@ class Compiler:
             self.forget()
             renew()
             found = _until_compiled(run)
-        if found.graph_breaks:
+        if (spent + found).graph_breaks:
             self._breaking.add(kind)
         self._is_fresh = False
         return spent + found

@@ -14,7 +14,7 @@ from quantlab.config import COMMANDS
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("swep", ["command='swep'", "sweep, sensitivity, run, report, export, verify", "Did you mean 'sweep'"]),
+        ("swep", ["command='swep'", "sweep, sensitivity, run, report, export, deploy, verify", "Did you mean 'sweep'"]),
         ("bench", ["command='bench'"]),
         ("run model=sd33", ["model='sd33'", "tiny_sd3", "Did you mean 'sd3'"]),
         ("run quant=nf5", ["quant='nf5'", "nf4_double_quant", "Did you mean 'nf4'"]),

@@ -1,0 +1,55 @@
+"""A deployment says how it differs from an eager one, and what cannot be meant ends in one line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from quantlab.config import Compile, DeploymentConfig, ModelConfig, Offload
+from quantlab.config.compose import compose
+from quantlab.config.deployment import called_as_deployed, check_deployment, check_searched
+from quantlab.config.schema import options
+from quantlab.errors import ConfigError
+from quantlab.session.deploy import deployment
+
+
+def test_an_eager_deployment_differs_in_nothing() -> None:
+    assert DeploymentConfig().differences == {}
+    assert DeploymentConfig(compile=Compile.blocks, batch=4).differences == {"compile": "blocks", "batch": 4}
+
+
+def test_batch_and_resolution_are_arguments_of_the_call() -> None:
+    model = ModelConfig(name="a", call={"num_inference_steps": 3, "height": 8})
+    found = called_as_deployed(model, DeploymentConfig(batch=2, resolution=64))
+    assert found.call == {"num_inference_steps": 3, "num_images_per_prompt": 2, "height": 64, "width": 64}
+    assert called_as_deployed(model, DeploymentConfig()) is model
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (DeploymentConfig(fullgraph=True), "deployment.fullgraph=True has no effect without deployment.compile"),
+        (DeploymentConfig(batch=0), "deployment.batch=0 must be at least 1"),
+        (DeploymentConfig(resolution=-1), "deployment.resolution=-1 must be at least 1"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(given: DeploymentConfig, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_deployment(given)
+
+
+@pytest.mark.parametrize("given", [DeploymentConfig(offload=Offload.group), DeploymentConfig(lora="random:4")])
+def test_a_search_leaves_whole_calls_to_deploy(given: DeploymentConfig) -> None:
+    with pytest.raises(ConfigError, match="run quantlab deploy"):
+        check_searched(given)
+
+
+def test_every_option_of_the_group_is_a_deployment() -> None:
+    for name in options("deployment"):
+        assert bool(deployment(name).differences) == (name != "eager")
+
+
+def test_an_unknown_one_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'compild'.*Did you mean 'compiled'"):
+        compose("run", ["deployment=compild"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantlab.cli.console import console
+from quantlab.cli.follow import stopping
+from quantlab.cli.interrupt import Interrupt
 from quantlab.config import DeployConfig
 from quantlab.config.units import human_bytes
 from quantlab.metrics.images import PSNR_DB
@@ -16,8 +18,12 @@ from quantlab.study.deployments import Cell, ratios
 
 
 def main(config: DeployConfig) -> int:
-    """Measure what is not known yet, and print everything."""
-    study = deploy(config, _told)
+    """Measure what is not known yet, and print everything; 1 where the user stopped it."""
+    with Interrupt(lambda: True, stopping) as interrupt:
+        study = deploy(config, _told, interrupt.should_stop)
+    if interrupt.should_stop():
+        console.print("stopped; the same command continues")
+        return 1
     cells = [cell for cell in study.deployments if cell.deployment in config.deployments]
     for name in config.deployments:
         console.print(f"\n{name}")

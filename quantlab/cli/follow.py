@@ -29,7 +29,7 @@ def follow(run: Callable[..., Study], config: StudyConfig) -> int:
         QuantlabError: as of the session, and where no setting keeps the budget.
     """
     printer = EventPrinter(config)
-    with printer, Interrupt(lambda: printer.can_stop, _stopping) as interrupt:
+    with printer, Interrupt(lambda: printer.can_stop, stopping) as interrupt:
         study = run(config, printer, interrupt.should_stop)
     if interrupt.should_stop() and study.verification is None:
         if not printer.stopped:
@@ -40,7 +40,8 @@ def follow(run: Callable[..., Study], config: StudyConfig) -> int:
     return _print_files(study)
 
 
-def _stopping() -> None:
+def stopping() -> None:
+    """Say that a request to stop is heeded."""
     with contextlib.suppress(RuntimeError):  # it came while something else was being written
         console.print("stopping after what is in flight; press Ctrl-C again to stop at once")
 

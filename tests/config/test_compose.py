@@ -18,7 +18,7 @@ from quantlab.metrics.registry import measured
 from quantlab.search.space import Space
 from quantlab.spec import Int4Spec, Int8Spec, ReferenceSpec
 
-REQUIRED = {"report": ["study=x"], "export": ["study=x"], "verify": ["study=x"]}
+REQUIRED = {"deploy": ["study=x"], "report": ["study=x"], "export": ["study=x"], "verify": ["study=x"]}
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +192,7 @@ def test_an_installed_package_uses_the_folder_inside_it(tmp_path: Path, monkeypa
 
 
 def test_groups_and_fields_do_not_share_a_name_unless_the_group_fills_the_field() -> None:
-    filled = {"model", "space", "sampler", "evaluation", "quant"}
+    filled = {"model", "space", "sampler", "evaluation", "quant", "deployment"}
     for command in COMMANDS:
         fields = {name for name in field_names(command) if "." not in name}
         assert fields & set(groups(command)) <= filled

@@ -58,6 +58,7 @@ def test_a_setting_that_breaks_the_graph_leaves_the_others_as_they_were(spec: Qu
     assert verified(spec, breaking.output_sha256)
 
 
+@pytest.mark.long
 def test_a_setting_that_cannot_be_one_graph_is_a_failure_with_its_reason() -> None:
     with (
         Lab.open("tiny_sd3", *COMPILING, "deployment.fullgraph=true", device="cpu") as lab,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fakes import measurement
+
 from quantlab.frozen import FrozenDict
 from quantlab.outcomes import Deployed, ErrorType, Failure
 from quantlab.outcomes.serialization import from_dict, to_dict
+from quantlab.report.text.compilations import compilations_line
 from quantlab.report.text.deployments import cell_line, deployment_lines
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.study.deployments import Cell, deployments_table, ratios
@@ -53,6 +56,15 @@ def test_the_table_has_a_line_a_cell() -> None:
     assert list(table["name"]) == [one.name for one in CELLS]
     assert table["failure"].tolist()[-1] == "deployment_refused"
     assert deployments_table([]).empty
+
+
+def test_what_was_compiled_is_counted_over_all_settings() -> None:
+    some = [
+        measurement(NF4, compilations=2, compile_s=1.5),
+        measurement(INT8, compilations=5, compile_s=8, graph_breaks=3),
+    ]
+    assert compilations_line(some) == "7 compilations in 9.5 s for 2 settings, 1 of which broke the graph"
+    assert compilations_line([measurement(NF4)]) is None
 
 
 def test_what_was_deployed_is_read_as_it_was_written() -> None:

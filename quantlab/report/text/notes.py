@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantlab.config.units import human_bytes
 from quantlab.outcomes import LargeSkipEntry
+from quantlab.report.text.compilations import compilations_line
 from quantlab.report.text.drift import drift_line
 from quantlab.report.text.host_bound import host_bound_line
 from quantlab.report.text.values import MEANINGLESS, count
@@ -20,6 +21,8 @@ def study_notes(study: Study) -> list[str]:
     if study.drift:
         name = next((row.name for row in study.rows if row.spec == study.drift[0].spec), "one setting")
         notes += filter(None, [drift_line(study.drift, name)])
+    measured = [row.measurement for row in study.rows if row.measurement is not None and row.repeat_of is None]
+    notes += filter(None, [compilations_line(measured)])
     front = [row.measurement for row in study.front_rows if row.measurement is not None]
     return [*notes, *filter(None, [host_bound_line(front)])]
 

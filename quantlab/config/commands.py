@@ -108,7 +108,8 @@ class DeployConfig:
 
     Attributes:
         study: in ``results_dir``.
-        trials: numbers of the rows to measure; null for the front and the baselines. The reference is always measured.
+        trials: numbers of the rows to measure; null for the baselines, the front and the winner. The reference is
+            always measured.
         deployments: options of the group ``deployment``.
         images: calls that are timed, each of the next prompt.
         call: arguments of the pipeline's ``__call__`` on top of the model's own.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from quantlab.config.model import ModelConfig
 from quantlab.errors import ConfigError
+
+RANDOM = "random:"
+"""What an adapter with random weights begins with; its rank follows."""
 
 
 class Compile(Enum):
@@ -69,6 +74,20 @@ def check_deployment(deployment: DeploymentConfig) -> None:
         value = getattr(deployment, name)
         if value is not None and value < 1:
             raise ConfigError(f"deployment.{name}={value} must be at least 1, or null for the pipeline's own")
+    if deployment.lora is not None:
+        _check_lora(deployment.lora)
+
+
+def _check_lora(lora: str) -> None:
+    rank = lora.removeprefix(RANDOM)
+    if rank != lora and not (rank.isdecimal() and int(rank) > 0):
+        raise ConfigError(f"deployment.lora={lora!r} must name a rank, such as {RANDOM}16")
+    if rank == lora and not Path(lora).exists():  # diffusers would look it up on the hub
+        raise ConfigError(f"deployment.lora={lora!r} is no file or folder; give one, or {RANDOM}RANK")
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError(
+            f"deployment.lora={lora!r} needs peft: pip install 'quantlab-bnb[lora]', or do without that deployment"
+        )
 
 
 def check_searched(deployment: DeploymentConfig) -> None:

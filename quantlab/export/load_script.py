@@ -18,9 +18,6 @@ from quantlab.pipelines.fetch import fetch, locate
 from quantlab.pipelines.folder import has_variant
 from quantlab.spec import PipelineSpec
 
-_LIMITS = ("recompile_limit", "accumulated_recompile_limit")
-"""Of torch's compiler: how often it compiles a block for layers in other schemes before it gives up."""
-
 _WIDTH = 110
 """Characters after which a call of the script is broken into lines."""
 
@@ -135,7 +132,7 @@ def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
         return lines
     source = inspect.getsource(blocks.repeated_blocks).rstrip().splitlines()
     needed = [] if deployment.compile is Compile.whole else ["", "", *source, "", ""]
-    limits = [f"torch._dynamo.config.{name} = {blocks.RECOMPILE_LIMIT}" for name in _LIMITS]
+    limits = [f"torch._dynamo.config.{name} = {value}" for name, value in blocks.RECOMPILE_LIMITS.items()]
     return [*needed, *limits, *lines]
 
 

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from quantlab.bnb.raised import in_one_line
+from quantlab.config.deployment import RANDOM
 from quantlab.errors import ConfigError, DeploymentRefusedError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-RANDOM = "random:"
-"""What an adapter with random weights begins with; its rank follows."""
-
 _TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that diffusers' own training scripts put adapters on."""
-
-
-def check_lora(lora: str) -> None:
-    """See that an adapter can be meant, and that peft is there.
-
-    Raises:
-        ConfigError: where it cannot, or is not.
-    """
-    if lora.startswith(RANDOM) and not (lora[len(RANDOM) :].isdigit() and int(lora[len(RANDOM) :]) > 0):
-        raise ConfigError(f"deployment.lora={lora!r} must name a rank, such as {RANDOM}16")
-    if importlib.util.find_spec("peft") is None:
-        raise ConfigError(f"deployment.lora={lora!r} needs peft: pip install 'quantlab-bnb[lora]'")
 
 
 def add_lora(pipeline: DiffusionPipeline, components: dict[str, Any], lora: str) -> None:
@@ -41,7 +26,6 @@ def add_lora(pipeline: DiffusionPipeline, components: dict[str, Any], lora: str)
         ConfigError: for an adapter that cannot be read.
         DeploymentRefusedError: where peft or diffusers refuses it on these layers.
     """
-    check_lora(lora)
     if not lora.startswith(RANDOM):
         try:
             pipeline.load_lora_weights(lora)

@@ -20,7 +20,7 @@ from quantlab.config.deployment import called_as_deployed, check_deployment
 from quantlab.config.prompts import image_requests
 from quantlab.errors import ConfigError, DeploymentRefusedError, MeasurementError, QuantlabError
 from quantlab.frozen import FrozenDict
-from quantlab.lab.adapters import add_lora, check_lora
+from quantlab.lab.adapters import add_lora
 from quantlab.lab.compilation import Compilations, compilations
 from quantlab.lab.deployed import deployed
 from quantlab.lab.images import decoding_in_float32, to_8_bit
@@ -80,8 +80,6 @@ def call_deployed(
         MeasurementError: for what the setting does in the deployment.
     """
     check_deployment(deployment)
-    if deployment.lora is not None:
-        check_lora(deployment.lora)
     if deployment.offload is not None and device.type != "cuda":
         raise DeploymentRefusedError("offloading needs a GPU to offload from")
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from quantlab.config.deployment import Compile, DeploymentConfig
-from quantlab.pipelines.blocks import RECOMPILE_LIMIT, repeated_blocks
+from quantlab.lab.kernels import standing_in
+from quantlab.pipelines.blocks import RECOMPILE_LIMITS, repeated_blocks
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
 
 MOST_FORWARDS = 4
@@ -57,16 +58,13 @@ def compiled(components: Mapping[str, nn.Module], deployment: DeploymentConfig) 
         yield
         return
     how: dict[str, Any] = {"fullgraph": deployment.fullgraph, "dynamic": False}
-    limits: dict[str, Any] = {"recompile_limit": RECOMPILE_LIMIT, "accumulated_recompile_limit": RECOMPILE_LIMIT}
     with contextlib.ExitStack() as stack:
         stack.callback(torch._dynamo.reset)
-        stack.enter_context(torch._dynamo.config.patch(limits))
+        stack.enter_context(torch._dynamo.config.patch(dict[str, Any](RECOMPILE_LIMITS)))
         torch._dynamo.reset()
         for component in components.values():
             if deployment.compile is Compile.whole:
-                before = component.__dict__.get("forward")
-                component.forward = torch.compile(component.forward, **how)
-                stack.callback(_put_back, component, before)
+                stack.enter_context(standing_in(component, torch.compile(component.forward, **how)))
                 continue
             for block in repeated_blocks(component):
                 block.compile(**how)
@@ -117,15 +115,20 @@ class Compiler:
         if others and kind != self._kind:
             self.forget()
         self._kind = kind
-        found = _until_compiled(run)
-        if found.graph_breaks and not self._is_fresh and kind not in self._breaking:
-            spent = found
-            self.forget()
-            renew()
+        try:
             found = _until_compiled(run)
+            if found.graph_breaks and not self._is_fresh and kind not in self._breaking:
+                spent = found
+                self.forget()
+                renew()
+                found = _until_compiled(run)
+        except Exception:  # what it left behind fits nothing else either
+            self._breaking.add(kind)
+            raise
+        finally:
+            self._is_fresh = False
         if (spent + found).graph_breaks:
             self._breaking.add(kind)
-        self._is_fresh = False
         return spent + found
 
     def forget(self) -> None:
@@ -159,9 +162,3 @@ def compilations() -> Compilations:
 
     breaks = sum(counters["graph_break"].values())
     return Compilations(counters["stats"]["unique_graphs"], breaks, calculate_time_spent().get("total_wall_time", 0.0))
-
-
-def _put_back(component: nn.Module, before: Any) -> None:
-    del component.forward
-    if before is not None:
-        component.forward = before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -43,7 +43,6 @@ def forwards_guarded(components: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _guarded(component: nn.Module) -> Iterator[None]:
-    before = component.__dict__.get("forward")  # hooks of other libraries may stand there
     inner = component.forward
 
     @functools.wraps(inner)  # pipelines ask for its parameters
@@ -51,6 +50,14 @@ def _guarded(component: nn.Module) -> Iterator[None]:
         with kernel_errors():
             return inner(*args, **kwargs)
 
+    with standing_in(component, forward):
+        yield
+
+
+@contextlib.contextmanager
+def standing_in(component: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a component's forward is another one; hooks of other libraries may stand in its place, and do again."""
+    before = component.__dict__.get("forward")
     component.forward = forward
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -146,12 +147,8 @@ def _description(data: dict[str, Any]) -> LabDescription:
     )
 
 
-def _verification(data: dict[str, Any]) -> Verification:
-    return Verification(**{**data, "spec": PipelineSpec.from_dict(data["spec"])})
-
-
-def _deployed(data: dict[str, Any]) -> Deployed:
-    return Deployed(**{**data, "spec": PipelineSpec.from_dict(data["spec"])})
+def _of_spec(cls: type[Verification] | type[Deployed], data: dict[str, Any]) -> Verification | Deployed:
+    return cls(**{**data, "spec": PipelineSpec.from_dict(data["spec"])})
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], Outcome]] = {
@@ -162,6 +159,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "SensitivityTable": _table,
     "LabDescription": _description,
     "NoiseFloor": lambda data: NoiseFloor(**data),
-    "Verification": _verification,
-    "Deployed": _deployed,
+    "Verification": functools.partial(_of_spec, Verification),
+    "Deployed": functools.partial(_of_spec, Deployed),
 }

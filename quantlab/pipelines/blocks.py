@@ -2,7 +2,7 @@
 
 import torch
 
-RECOMPILE_LIMIT = 4096
+RECOMPILE_LIMITS = {"recompile_limit": 4096, "accumulated_recompile_limit": 4096}
 """Layouts of a block that torch compiles before it falls back to eager; skip lists make more than the 8 of its own."""
 
 

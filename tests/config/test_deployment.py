@@ -31,6 +31,8 @@ def test_batch_and_resolution_are_arguments_of_the_call() -> None:
     [
         (DeploymentConfig(fullgraph=True), "deployment.fullgraph=True has no effect without deployment.compile"),
         (DeploymentConfig(batch=0), "deployment.batch=0 must be at least 1"),
+        (DeploymentConfig(lora="random:x"), "deployment.lora='random:x' must name a rank, such as random:16"),
+        (DeploymentConfig(lora="no/such/adapter"), "deployment.lora='no/such/adapter' is no file or folder"),
         (DeploymentConfig(resolution=-1), "deployment.resolution=-1 must be at least 1"),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from export.test_export import exported, model, row_of, view
 
-from quantlab.config import Device, ModelConfig
+from quantlab.config import Compile, DeploymentConfig, Device, ModelConfig
 from quantlab.errors import ConfigError, ModelError
 from quantlab.export import export, export_folder
 from quantlab.export.load_script import load_script
@@ -87,3 +87,16 @@ def test_a_component_that_the_pipeline_lacks_is_refused_with_those_that_it_has()
     spec = PipelineSpec({"transformr": Int8Spec()})
     with pytest.raises(ConfigError, match=r"model.components='transformr' is not known; .*Did you mean 'transformer'"):
         load_script(model(), spec, on_cpu=True)
+
+
+@pytest.mark.parametrize("how", Compile)
+def test_a_study_that_was_compiled_gives_a_script_that_compiles(how: Compile) -> None:
+    spec, deployment = PipelineSpec({"transformer": Int8Spec()}), DeploymentConfig(compile=how, attention="native")
+    script = load_script(model(), spec, on_cpu=False, deployment=deployment)
+    assert ast.parse(script)
+    last = script.rstrip().splitlines()[-1].strip()
+    assert last == f"{'block' if how is Compile.blocks else 'pipe.transformer'}.compile(fullgraph=False, dynamic=False)"
+    assert "torch._dynamo.config.recompile_limit = " in script
+    assert "pipe.transformer.set_attention_backend('native')" in script
+    assert ("def repeated_blocks" in script) == (how is Compile.blocks)
+    assert "compile" not in load_script(model(), spec, on_cpu=False)

@@ -28,6 +28,7 @@ from quantlab.config import (
 )
 from quantlab.errors import DeviceLostError
 from quantlab.executors import (
+    Deploy,
     Describe,
     Evaluate,
     EvaluateHeldOut,
@@ -41,6 +42,7 @@ from quantlab.frozen import FrozenDict
 from quantlab.metrics.metric import Metric
 from quantlab.metrics.registry import built_in, resolve
 from quantlab.outcomes import (
+    Deployed,
     ErrorType,
     Evaluated,
     Failure,
@@ -288,6 +290,8 @@ class FakeExecutor:
             return dataclasses.replace(self._table, component=task.component, identity=task.identity)
         if isinstance(task, GenerateImages):
             return GeneratedImages(task.spec, (png(),) * 3, FrozenDict({"psnr_db": 30.0, "ssim": 0.9}))
+        if isinstance(task, Deploy):
+            return Deployed(task.spec, (1.0,), 1, 2.0, None)
         assert isinstance(task, Verify)
         sha = numbers(task.spec).output_sha256
         return Verification(task.spec, sha == task.output_sha256, numbers(task.spec).metrics["snr_db"], sha)

@@ -90,6 +90,7 @@ def call_deployed(
         call = stack.enter_context(_loaded(source, saved, device, configs, deployment))
         before = compilations()
         requests = image_requests(source.model, evaluation) or [(source.model.prompts[0], evaluation.seed)]
+        call.check(requests[0][0])
         kind = "np" if source.fidelity_is_meaningful else "latent"
         _timed(call, *requests[0], kind, device)
         first_s = time.perf_counter() - start

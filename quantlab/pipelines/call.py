@@ -56,9 +56,7 @@ class Caller:
 
     def __call__(self, prompt: str, seed: int, output_type: str) -> Any:
         """The first output of the pipeline's own ``__call__`` for one prompt from one seed."""
-        generator = torch.Generator("cpu").manual_seed(seed)
-        given = self._inputs(self.pipeline, prompt, seed)
-        given |= {"generator": generator, "output_type": output_type, "return_dict": False}
+        given = self._given(prompt, seed, output_type)
         self._check(given)
         known = contextlib.nullcontext() if self._embeddings is None else self._embeddings.used(self.pipeline, prompt)
         try:
@@ -69,6 +67,19 @@ class Caller:
                 raise
             name, given_by_user = type(self.pipeline).__name__, _words(self._call)
             raise ConfigError(f"{name} cannot be called with {given_by_user}: {in_one_line(error)}") from error
+
+    def check(self, prompt: str) -> None:
+        """See that the pipeline takes the arguments, without calling it.
+
+        Raises:
+            ConfigError: for one that it does not take, or that is quantlab's to give.
+        """
+        self._check(self._given(prompt, 0, "latent"))
+
+    def _given(self, prompt: str, seed: int, output_type: str) -> dict[str, Any]:
+        generator = torch.Generator("cpu").manual_seed(seed)
+        given = self._inputs(self.pipeline, prompt, seed)
+        return {**given, "generator": generator, "output_type": output_type, "return_dict": False}
 
     def _check(self, given: Mapping[str, Any]) -> None:
         """See that the pipeline takes the arguments, and that none of them is quantlab's to give."""

@@ -43,6 +43,17 @@ def test_settings_are_measured_once_in_every_deployment_and_what_is_refused_says
     assert open_study(tmp_path / "s").deployments == before
 
 
+def test_an_argument_that_the_pipeline_does_not_take_is_no_refusal_of_a_setting(
+    quantlab: Quantlab, tmp_path: Path
+) -> None:
+    assert quantlab("sweep", *STUDY, f"results_dir={tmp_path}").status == 0
+    done = quantlab("deploy", *DEPLOY, "deployments=[eager]", "call.heigth=64", f"results_dir={tmp_path}")
+    assert done.status == 2
+    assert "did you mean 'height'?" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert open_study(tmp_path / "s").deployments == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

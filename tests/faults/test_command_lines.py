@@ -69,7 +69,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 VALUES = tuple(itertools.chain.from_iterable(KINDS.values()))
 
 MAKE = "study=small"
-"""What the study is called that report, export and verify are tried on."""
+"""What the study is called that commands are tried on which take one."""
+
+ON_A_STUDY = ("report", "export", "verify", "deploy")
+"""Commands that do."""
 
 SMALL = {
     "sweep": ("sweeps=threshold", "space.llm_int8_threshold=[0,6]", "evaluation.images=0", "evaluation.held_out=0"),
@@ -77,6 +80,7 @@ SMALL = {
     "run": (),
     "report": (MAKE,),
     "export": (MAKE,),
+    "deploy": (MAKE, "deployments=[eager]"),
     "verify": (MAKE,),
 }
 """What keeps each command short."""
@@ -218,7 +222,7 @@ def type_in(asked: list[object], tmp_path_factory: pytest.TempPathFactory) -> It
     def run(*words: str) -> Ended:
         folder = root / str(next(counter))
         folder.mkdir()
-        if words[0] in ("report", "export", "verify"):
+        if words[0] in ON_A_STUDY:
             shutil.copytree(root / "small", folder / "results" / "small")
         before = set(_files(folder))
         opened.clear()
@@ -253,6 +257,7 @@ def type_in(asked: list[object], tmp_path_factory: pytest.TempPathFactory) -> It
         patch.setattr("quantlab.lab.opening.Reference", load)
         patch.setattr("quantlab.session.conclude.write_report", only_tables)
         patch.setattr("quantlab.cli.report.write_report", only_tables)
+        patch.setattr("quantlab.session.deploy.write_report", only_tables)
         made = run("sweep", *SMALL["sweep"], MAKE)
         assert (made.status, made.err, made.trace) == (0, "", "")
         yield run
@@ -282,7 +287,7 @@ def options(command: str) -> list[str]:
 def first_uses() -> list[tuple[str, str, str]]:
     """Each option once, under a command that has it, with a kind of mistake; the kinds go round."""
     known: dict[str, str] = {}
-    for command in ("report", "export", "verify", "run", "sensitivity", "sweep"):  # the quickest first
+    for command in (*ON_A_STUDY, "run", "sensitivity", "sweep"):  # the quickest first
         for option in options(command):
             known.setdefault(option, command)
     kinds = itertools.cycle(KINDS)

@@ -123,7 +123,7 @@ def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
     for name in model.components:
         if deployment.attention is not None:
             lines.append(f"pipe.{name}.set_attention_backend({deployment.attention!r})")
-        how = f"fullgraph={deployment.fullgraph}, dynamic=False"
+        how = "fullgraph=True" if deployment.fullgraph else ""
         if deployment.compile is Compile.whole:
             lines.append(f"pipe.{name}.compile({how})")
         elif deployment.compile is Compile.blocks:

@@ -1,8 +1,8 @@
 """Components that torch compiles: settings are swapped under compiled code, and what is compiled for each is counted.
 
 Compiled code belongs to a layout, the classes and schemes of a block's layers, and is kept for the next setting that
-has it. A setting that breaks the graph leaves code behind that other settings no longer fit. So torch forgets all code
-before such a setting and after it.
+has it. A setting that breaks the graph leaves code behind that only settings with its skip list still fit. So torch
+forgets all code before such a setting and after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import nn
 from quantlab.config.deployment import Compile, DeploymentConfig
 from quantlab.lab.kernels import standing_in
 from quantlab.pipelines.blocks import RECOMPILE_LIMITS, repeated_blocks
-from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec
+from quantlab.spec import PipelineSpec
+from quantlab.spec.code import code
 
 MOST_FORWARDS = 4
 """Forwards at most until nothing is compiled any more: a layer's second forward may differ from its first."""
@@ -57,7 +58,7 @@ def compiled(components: Mapping[str, nn.Module], deployment: DeploymentConfig) 
     if deployment.compile is None:
         yield
         return
-    how: dict[str, Any] = {"fullgraph": deployment.fullgraph, "dynamic": False}
+    how: dict[str, Any] = {"fullgraph": deployment.fullgraph}
     with contextlib.ExitStack() as stack:
         stack.callback(torch._dynamo.reset)
         stack.enter_context(torch._dynamo.config.patch(dict[str, Any](RECOMPILE_LIMITS)))
@@ -92,7 +93,7 @@ class Compiler:
 
     def __init__(self, is_used: bool, is_fresh: bool = False) -> None:
         self.is_used, self._is_fresh = is_used, is_fresh
-        self._kind: object = None
+        self._last: PipelineSpec | None = None
         self._breaking: set[object] = set()
 
     @torch.no_grad()
@@ -109,12 +110,10 @@ class Compiler:
         """
         if not self.is_used:
             return Compilations()
-        kind = tuple((name, _kind(one)) for name, one in spec.items())
-        others = self._kind in self._breaking or kind in self._breaking
-        spent = Compilations()
-        if others and kind != self._kind:
+        kind, spent = _kind(spec), Compilations()
+        if self._last is not None and not self._fits(spec, self._last):
             self.forget()
-        self._kind = kind
+        self._last = spec
         try:
             found = _until_compiled(run)
             if found.graph_breaks and not self._is_fresh and kind not in self._breaking:
@@ -131,17 +130,21 @@ class Compiler:
             self._breaking.add(kind)
         return spent + found
 
+    def _fits(self, spec: PipelineSpec, last: PipelineSpec) -> bool:
+        """Whether a setting runs the code that the last one left as it would run its own."""
+        if not {_kind(spec), _kind(last)} & self._breaking:
+            return True
+        return _kind(spec) == _kind(last) and all(last[name].skip == one.skip for name, one in spec.items())
+
     def forget(self) -> None:
         """Have torch forget all code that it has compiled in this process."""
         torch._dynamo.reset()
         self._is_fresh = True
 
 
-def _kind(spec: QuantSpec) -> tuple[Any, ...]:
+def _kind(spec: PipelineSpec) -> tuple[object, ...]:
     """What settings share that break the graph alike."""
-    if isinstance(spec, Int8Spec):
-        return spec.method, spec.threshold > 0, spec.has_fp16_weight
-    return (spec.method, spec.compute_dtype) if isinstance(spec, Int4Spec) else (spec.method,)
+    return tuple((name, code(one)) for name, one in spec.items())
 
 
 def _until_compiled(run: Callable[[], object]) -> Compilations:

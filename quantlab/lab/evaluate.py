@@ -25,6 +25,7 @@ from quantlab.metrics import latency
 from quantlab.metrics.memory import weight_bytes
 from quantlab.metrics.metric import Evidence, Metric
 from quantlab.outcomes import Measurement, Pruned, SampleResult
+from quantlab.pipelines.tensors import shapes
 from quantlab.spec import PipelineSpec
 
 WATCHED = 2
@@ -122,8 +123,8 @@ def _clock(assembly: Assembly, metrics: Sequence[Metric], sample_set: SampleSet,
 
 
 def rehearsed(components: Mapping[str, nn.Module], sample_set: SampleSet, clock: Clock) -> None:
-    """One forward of each component, as it is timed."""
-    for sample in {sample.component: sample for sample in reversed(sample_set.samples)}.values():
+    """One forward of each component with inputs of each shape, in order, as it is timed."""
+    for sample in {(sample.component, *shapes(sample.inputs)): sample for sample in sample_set.samples}.values():
         clock.rehearse(components[sample.component], sample)
 
 

@@ -47,6 +47,11 @@ def fingerprint(value: Any) -> str:
     return _fingerprint(plain, dict(zip(tensors, digests(tensors.values()), strict=True)))
 
 
+def shapes(value: Any) -> tuple[tuple[int, ...], ...]:
+    """Of every tensor in a nested value, in order."""
+    return tuple(tuple(tensor.shape) for tensor in _flatten(value)[1].values())
+
+
 def _fingerprint(plain: Any, digest_by_name: dict[str, str]) -> str:
     whole = json.dumps([plain, digest_by_name], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -21,6 +22,7 @@ from quantlab.search.skip_choice import skip_choices
 from quantlab.sensitivity.auto import AutoSkip
 from quantlab.sensitivity.minimal_skip_list import kept_mask
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
+from quantlab.spec.code import code
 from quantlab.spec.names import auto_skip_name, quant_name, skip_name
 
 
@@ -142,13 +144,16 @@ class ComponentSpace:
         return params if self.spec(params) == spec else None
 
     def grid(self) -> list[Params]:
-        """Parameters of every setting, each once.
+        """Parameters of every setting, each once; those that run the same code follow each other.
 
         Raises:
             ConfigError: where a parameter is continuous.
         """
         self.check_grid()
-        return list(self._cells.values())
+        found: dict[Any, list[Params]] = {}
+        for spec, params in self._cells.items():
+            found.setdefault(code(spec), []).append(params)
+        return list(itertools.chain(*found.values()))
 
     def size(self) -> float:
         """How many distinct settings there are; infinite with a continuous parameter."""

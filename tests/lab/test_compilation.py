@@ -74,7 +74,7 @@ def test_an_attention_backend_that_nothing_takes_is_refused() -> None:
         Lab.open("tiny_sd3", *QUICK, "deployment.attention=native", device="cpu")
 
 
-def test_a_kind_that_is_known_to_break_graphs_has_all_code_forgotten_before_and_after_it(
+def test_settings_that_are_known_to_break_graphs_share_code_with_those_of_their_kind_and_skip_list_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     resets: list[str] = []
@@ -92,9 +92,15 @@ def test_a_kind_that_is_known_to_break_graphs_has_all_code_forgotten_before_and_
         return run
 
     compiler = Compiler(is_used=True)
-    clean, breaking = (PipelineSpec({"transformer": spec}) for spec in (NF4, Int8Spec(threshold=6.0)))
+    clean, breaking, alike, keeping = (
+        PipelineSpec({"transformer": spec})
+        for spec in (NF4, Int8Spec(threshold=6.0), Int8Spec(threshold=3.0), Int8Spec(threshold=6.0, skip=("ff",)))
+    )
     renewed: list[str] = []
-    for spec, graphs, breaks in ((clean, 2, 0), (breaking, 5, 3), (clean, 2, 0), (breaking, 5, 3), (breaking, 1, 1)):
+    for spec, graphs, breaks in (
+        *((clean, 2, 0), (breaking, 5, 3), (clean, 2, 0)),
+        *((breaking, 5, 3), (breaking, 1, 1), (alike, 1, 1), (keeping, 5, 3)),
+    ):
         compiler.ready(spec, lambda: renewed.append("renewed"), runs(graphs, breaks))  # type: ignore[arg-type]
     assert len(renewed) == 1  # the first that broke graphs, which nobody knew of
-    assert len(resets) == 3  # then, before the clean one, and before the next that breaks them
+    assert len(resets) == 4  # then, before the clean one, the next that breaks them, and another skip list

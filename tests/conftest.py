@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+from small import SMALL_STUDY
 from typed import Answer, Quantlab
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -75,21 +77,18 @@ def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished study of a few settings: baselines, three thresholds, two skip lists."""
+    """Folder of a finished study of a few settings: see `SMALL_STUDY`. Parallel workers share it."""
     from quantlab import session
     from quantlab.config.compose import compose
 
-    results = tmp_path_factory.mktemp("results")
-    overrides = [
-        f"results_dir={results}",
-        "study=small",
-        "device=cpu",
-        "evaluation=quick",
-        "space.llm_int8_threshold=[0,3,6]",
-        "space.bnb_4bit_compute_dtype=[float16]",
-        "space.skip=[none,proj_out]",
-    ]
-    return session.run(compose("sweep", overrides)).folder
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    results = tmp_path_factory.getbasetemp().parent / "small" if is_worker else tmp_path_factory.mktemp("small")
+    folder = results / "results" / "small"
+    with FileLock(f"{results}.lock"):
+        if not folder.exists():
+            made = session.run(compose("sweep", [f"results_dir={results / 'made'}", *SMALL_STUDY])).folder
+            made.parent.rename(folder.parent)
+    return folder
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def first_uses() -> list[tuple[str, str, str]]:
     return [(command, option, next(kinds)) for option, command in known.items()]
 
 
-@pytest.mark.parametrize(("command", "option", "kind"), first_uses())
+@pytest.mark.parametrize(("command", "option", "kind"), first_uses()[::2])  # the long form takes them all
 def test_a_wrong_value_of_each_option_is_answered(command: str, option: str, kind: str, type_in: Type) -> None:
     assert type_in(*line(command, f"{option}={KINDS[kind][0]}")).breaks(option) == ""
 
@@ -332,7 +332,15 @@ FOUND: tuple[tuple[str, ...], ...] = (
 """Lines that once were answered badly."""
 
 
-@pytest.mark.parametrize("words", FOUND, ids=lambda words: " ".join(words)[:50])
+def some_short() -> list[Any]:
+    """Each line, but all others are long ones."""
+    return [
+        pytest.param(words, marks=[pytest.mark.long] if number % 2 else [], id=" ".join(words)[:50])
+        for number, words in enumerate(FOUND)
+    ]
+
+
+@pytest.mark.parametrize("words", some_short())
 def test_a_line_that_once_was_answered_badly_is_answered(words: tuple[str, ...], type_in: Type) -> None:
     assert type_in(*words).breaks(*named(list(words))) == ""
 
@@ -434,7 +442,7 @@ def named(words: list[str]) -> list[str]:
 IN_ANY_CASE = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(IN_ANY_CASE, max_examples=25)
+@settings(IN_ANY_CASE, max_examples=12)
 @given(words=lines())
 def test_a_command_line_of_any_words_is_answered(words: list[str], type_in: Type) -> None:
     assert type_in(*words).breaks(*named(words)) == ""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
+from shared import made_once
 from small import SMALL_STUDY
 from typed import Answer, Quantlab
+from wheels import installed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("COLUMNS", None)  # pytest's parallel workers set it, and tables would follow it
@@ -81,14 +82,16 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from quantlab import session
     from quantlab.config.compose import compose
 
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    results = tmp_path_factory.getbasetemp().parent / "small" if is_worker else tmp_path_factory.mktemp("small")
-    folder = results / "results" / "small"
-    with FileLock(f"{results}.lock"):
-        if not folder.exists():
-            made = session.run(compose("sweep", [f"results_dir={results / 'made'}", *SMALL_STUDY])).folder
-            made.parent.rename(folder.parent)
-    return folder
+    def make(results: Path) -> None:
+        session.run(compose("sweep", [f"results_dir={results}", *SMALL_STUDY]))
+
+    return made_once(tmp_path_factory, "results", make) / "small"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel, which lies beside it. Parallel workers share it."""
+    return made_once(tmp_path_factory, "wheel", installed) / "site"
 
 
 @pytest.fixture

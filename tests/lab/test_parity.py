@@ -13,8 +13,22 @@ from quantlab.errors import OutOfMemoryError
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.metrics.memory import weight_bytes
 
+SHORT = (
+    *(Int8Spec(0), Int8Spec(6), Int8Spec(3, skip=SKIPS[2]), Int8Spec(3, skip=SKIPS[1], has_fp16_weight=True)),
+    *(Int4Spec(), Int4Spec("fp4", double_quant=True, skip=SKIPS[3]), Int4Spec(compute_dtype="bfloat16", skip=SKIPS[2])),
+    *(Int4Spec(compute_dtype="float32"), Int4Spec(quant_storage="float32")),
+    Int4Spec(quant_storage="bfloat16", double_quant=True, skip=SKIPS[1]),
+)
+"""Of all settings, some of each kind."""
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
+
+def some_long(specs):
+    """Settings, of which only the short ones are no long tests."""
+    assert set(SHORT) <= set(specs)
+    return [pytest.param(spec, marks=[] if spec in SHORT else pytest.mark.long, id=spec.key) for spec in specs]
+
+
+@pytest.mark.parametrize("spec", some_long(SPECS))
 def test_in_memory_equals_from_pretrained_bit_for_bit(lab, spec):
     assert in_memory(lab, spec) == documented_once(lab, spec)
 
@@ -25,7 +39,7 @@ def test_retuning_leaves_no_trace_of_the_setting_before(one_sample_outliers_lab,
         assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(specs=spec_sequences)
 def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, specs):
     for spec in specs:
@@ -39,12 +53,10 @@ def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_
 def test_parity_holds_in_other_dtypes(dtype):
     specs = (
         ReferenceSpec(),
-        Int8Spec(0),
         Int8Spec(6, skip=SKIPS[2]),
         Int8Spec(3, has_fp16_weight=True),
         Int4Spec(compute_dtype=dtype),
         Int4Spec("fp4", double_quant=True, compute_dtype="float16", skip=SKIPS[2]),
-        Int4Spec(compute_dtype="float32"),
         Int4Spec(compute_dtype="bfloat16", quant_storage="bfloat16"),
     )
     with Lab.open("tiny_sd3", f"model.dtype={dtype}", *ONE_SAMPLE, device="cpu") as lab:

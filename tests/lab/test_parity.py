@@ -39,14 +39,17 @@ def test_retuning_leaves_no_trace_of_the_setting_before(one_sample_outliers_lab,
         assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
 
 
-@settings(max_examples=3, deadline=None)
-@given(specs=spec_sequences)
-def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, specs):
-    for spec in specs:
-        assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
-    assert in_memory(one_sample_outliers_lab, ReferenceSpec()) == documented_once(
-        one_sample_outliers_lab, ReferenceSpec()
-    )
+@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, examples):
+    lab = one_sample_outliers_lab
+
+    @settings(max_examples=examples, deadline=None)
+    @given(specs=spec_sequences)
+    def measures_like_fresh_loads(specs):
+        for spec in (*specs, ReferenceSpec()):
+            assert in_memory(lab, spec) == documented_once(lab, spec), spec.key
+
+    measures_like_fresh_loads()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -21,8 +21,8 @@ def wheel(site: Path) -> zipfile.ZipFile:
 
 def test_a_sweep_runs_from_the_wheel_in_another_directory(site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "quantlab", "sweep", "sweeps=threshold", "evaluation=quick", "device=cpu"]
-    values = ["space.llm_int8_threshold=[0,6]", "study=from_wheel", "evaluation.finalists=2"]
-    values += ["evaluation.prompts=1", "model.call.num_inference_steps=2"]
+    values = ["space.llm_int8_threshold=[0,6]", "study=from_wheel", "evaluation.images=0"]
+    values += ["evaluation.prompts=1", "evaluation.held_out=0", "model.call.num_inference_steps=2"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     options = {"cwd": tmp_path, "env": environment, "text": True}
     done = subprocess.run([*command, *values], capture_output=True, timeout=280, check=False, **options)

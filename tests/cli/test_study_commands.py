@@ -137,7 +137,7 @@ def test_every_member_of_the_front_is_verified(study: Path, quantlab: Quantlab) 
     assert answer.out.count("outputs equal, bit for bit") == len(open_study(study).front_rows) > 1
 
 
-@pytest.mark.parametrize("exported", ["winner", "trial"])
+@pytest.mark.parametrize("exported", ["winner", pytest.param("trial", marks=pytest.mark.long)])
 def test_a_config_that_was_edited_by_hand_is_not_verified(exported: str, study: Path, quantlab: Quantlab) -> None:
     number = number_of(study, "int8 t=3")
     line = ["study=small", "rule=snr_db"] if exported == "winner" else ["study=small", f"trial={number}"]

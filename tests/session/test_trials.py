@@ -54,7 +54,7 @@ def stopped_after(count: int, executor: FakeExecutor) -> Callable[[], bool]:
     return lambda: len(set(executor.specs)) >= count
 
 
-@pytest.mark.parametrize("sampler", PLAIN)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_baselines_come_first_in_order_and_nothing_is_measured_twice(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, sampler, n_trials=12)

@@ -56,10 +56,12 @@ def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_
 def test_parity_holds_in_other_dtypes(dtype):
     specs = (
         ReferenceSpec(),
+        Int8Spec(0),
         Int8Spec(6, skip=SKIPS[2]),
         Int8Spec(3, has_fp16_weight=True),
         Int4Spec(compute_dtype=dtype),
         Int4Spec("fp4", double_quant=True, compute_dtype="float16", skip=SKIPS[2]),
+        Int4Spec(compute_dtype="float32"),
         Int4Spec(compute_dtype="bfloat16", quant_storage="bfloat16"),
     )
     with Lab.open("tiny_sd3", f"model.dtype={dtype}", *ONE_SAMPLE, device="cpu") as lab:

@@ -8,9 +8,10 @@ import quantlab
 from quantlab.tiny_sd3 import pipeline_folder
 
 budget = {"memory_bytes": {"max": 3e6}}
-study = quantlab.sweep("tiny_sd3", "evaluation=quick", budget=budget, sampler="tpe", n_trials=20, on_event=print)
+short = ("evaluation=quick", "evaluation.finalists=2", "evaluation.prompts=1", "model.call.num_inference_steps=4")
+study = quantlab.sweep("tiny_sd3", *short, budget=budget, sampler="tpe", n_trials=12, on_event=print)
 
-assert len(study.table) >= 20
+assert len(study.table) >= 12
 assert (study.table["memory_bytes"] > 3e6).any(), "the baselines above the budget are in the table as well"
 assert len(study.front)
 assert study.winner.row.outcome.memory_bytes <= 3e6
@@ -25,7 +26,8 @@ assert again.winner.spec == study.winner.spec
 
 folder = pipeline_folder()
 pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float16)
-with quantlab.Lab.open(pipe) as lab:
+few = ("evaluation.prompts=1", "evaluation.timesteps=1", "evaluation.images=0", "model.call.num_inference_steps=4")
+with quantlab.Lab.open(pipe, *few) as lab:
     config = lab.measure(BitsAndBytesConfig(load_in_8bit=True))
     spec = lab.measure(quantlab.Int8Spec())
 assert config.output_sha256 == spec.output_sha256

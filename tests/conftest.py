@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from shared import made_once
+from small import SMALL_STUDY
 from typed import Answer, Quantlab
+from wheels import installed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("COLUMNS", None)  # pytest's parallel workers set it, and tables would follow it
@@ -75,21 +78,20 @@ def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished study of a few settings: baselines, three thresholds, two skip lists."""
+    """Folder of a finished study of a few settings: see `SMALL_STUDY`. Parallel workers share it."""
     from quantlab import session
     from quantlab.config.compose import compose
 
-    results = tmp_path_factory.mktemp("results")
-    overrides = [
-        f"results_dir={results}",
-        "study=small",
-        "device=cpu",
-        "evaluation=quick",
-        "space.llm_int8_threshold=[0,3,6]",
-        "space.bnb_4bit_compute_dtype=[float16]",
-        "space.skip=[none,proj_out]",
-    ]
-    return session.run(compose("sweep", overrides)).folder
+    def make(results: Path) -> None:
+        session.run(compose("sweep", [f"results_dir={results}", *SMALL_STUDY]))
+
+    return made_once(tmp_path_factory, "results", make) / "small"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel, which lies beside it. Parallel workers share it."""
+    return made_once(tmp_path_factory, "wheel", installed) / "site"
 
 
 @pytest.fixture

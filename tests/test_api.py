@@ -8,15 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheels import ROOT, installed
+from wheels import ROOT
 
 LINES = Path(__file__).with_name("api_lines.py")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed wheel."""
-    return installed(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.timeout(600)
@@ -24,7 +18,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_its_study_and_a_lab_on_a_loaded_pipeline(
     place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    source = ROOT if place == "checkout" else request.getfixturevalue("wheel")
+    source = ROOT if place == "checkout" else request.getfixturevalue("site")
     environment = {**os.environ, "PYTHONPATH": str(source)}
     done = subprocess.run(
         [sys.executable, str(LINES)],

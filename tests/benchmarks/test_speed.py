@@ -52,7 +52,7 @@ def test_overhead_measures_the_grid_and_the_baselines_and_their_forwards() -> No
     assert result["wall_over_forwards"] == result["wall_s"] / result["forward_s"]
 
 
-@pytest.mark.parametrize("weights", ["checkpoint", "random"])
+@pytest.mark.parametrize("weights", ["checkpoint", pytest.param("random", marks=pytest.mark.long)])
 def test_naive_loads_every_setting_of_the_grid_as_documented_and_generates_its_prompts(weights: str) -> None:
     result = naive.run(small(f"model.weights={weights}"))
     assert result["settings"] == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small import SMALL_STUDY
 
 from quantlab.cli import export, report, sweep
 from quantlab.config.compose import compose
@@ -16,11 +17,6 @@ from quantlab.executors.local import LocalExecutor
 from quantlab.outcomes import Measurement
 from quantlab.study.store import StudyStore
 from quantlab.study.study import open_study
-
-SMALL = [
-    *("study=small", "device=cpu", "evaluation=quick", "space.llm_int8_threshold=[0,3,6]"),
-    *("space.bnb_4bit_compute_dtype=[float16]", "space.skip=[none,proj_out]"),
-]
 
 
 @pytest.fixture
@@ -89,7 +85,7 @@ def test_the_same_command_again_measures_nothing_a_second_time(
         return submit(self, task)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LocalExecutor, "submit", watched)
-    said(sweep.main, "sweep", folder, capsys, *SMALL)
+    said(sweep.main, "sweep", folder, capsys, *SMALL_STUDY)
     assert set(asked) == {Describe, Verify}
     with StudyStore(folder, read_only=True) as store:
         assert (store.rows(), store.noise_floor(), store.held_out(), store.images()) == before

@@ -236,10 +236,14 @@ def test_a_study_of_random_weights_is_not_continued_with_the_real_ones(own: Stud
 
 
 def test_run_says_it_of_random_weights_and_not_of_real_ones() -> None:
-    told = said(run.main, compose("run", [*RANDOM, "quant=nf4"]))
+    short = ["quant=nf4", "model.call.num_inference_steps=2"]
+    told = said(run.main, compose("run", [*RANDOM, *short]))
     assert [line for line in told.splitlines() if "prediction SNR" in line and f"({MEANINGLESS})" in line]
     assert f"note: fidelity is {MEANINGLESS}" in told.splitlines()
-    real = said(run.main, compose("run", ["model=tiny_sd3", "device=cpu", "evaluation=quick", "quant=nf4"]))
+    real = said(
+        run.main,
+        compose("run", ["model=tiny_sd3", "device=cpu", "evaluation=quick", *short]),
+    )
     assert "prediction SNR" in real
     assert "not meaningful" not in real
 

@@ -15,7 +15,7 @@ from typed import Quantlab
 from quantlab.outcomes import Failure
 from quantlab.study.store import StudyStore
 
-ONE_SAMPLE = ("device=cpu", "evaluation.prompts=1", "evaluation.timesteps=1")
+ONE_SAMPLE = ("device=cpu", "evaluation.prompts=1", "evaluation.timesteps=1", "model.call.num_inference_steps=2")
 
 OWN_EXECUTOR = '''
 """The local executor, but the device is lost, or Ctrl-C pressed, at the third setting."""
@@ -120,8 +120,8 @@ def test_a_skip_list_is_given_by_name_or_by_module(quantlab: Quantlab, tmp_path:
 def test_a_pipeline_folder_of_ones_own_is_swept_as_sd3(quantlab: Quantlab, random_sd3: Path, tmp_path: Path) -> None:
     line = [
         *("model=sd3", f"model.path={random_sd3}", "study=own", *ONE_SAMPLE, "evaluation.images=1"),
-        *("~model.call.height", "~model.call.width", "model.call.num_inference_steps=2"),
-        *("model.call.max_sequence_length=32", "sweeps=threshold", "sampler.n_trials=7"),
+        *("~model.call.height", "~model.call.width", "model.call.max_sequence_length=32"),
+        *("sweeps=threshold", "sampler.n_trials=7", "evaluation.finalists=2", "evaluation.held_out=1"),
     ]
     answer = quantlab("sweep", *line)
     assert answer.status == 0, answer.err
@@ -167,7 +167,7 @@ def test_ctrl_c_in_a_sweep_ends_after_the_trial_in_flight_with_the_tables_writte
 def test_a_sweep_that_loses_its_device_ends_with_one_line_and_goes_on_past_the_setting(
     quantlab: Quantlab, tmp_path: Path, own_executor: str
 ) -> None:
-    line = ["sweep", "study=lost", *ONE_SAMPLE, "evaluation.images=0", "sweeps=threshold"]
+    line = ["sweep", "study=lost", *ONE_SAMPLE, "evaluation.images=0", "evaluation.held_out=0", "sweeps=threshold"]
     line += ["space.llm_int8_threshold=[0,6]"]
     assert quantlab(*line, own_executor, "executor.options.event=lost").is_one_line_with("the CUDA context is broken")
     with StudyStore(tmp_path / "results" / "lost", read_only=True) as store:

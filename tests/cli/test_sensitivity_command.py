@@ -33,7 +33,7 @@ from quantlab.study.study import Study, open_study
 SMALL = (
     *("evaluation=quick", "evaluation.images=0", "evaluation.held_out=0", "device=cpu", "study=layers"),
     *("sensitivity.samples=1", "sensitivity.llm_int8_threshold=[6]", "sensitivity.bnb_4bit_quant_type=[nf4]"),
-    "sensitivity.shares=[0,0.1]",
+    *("sensitivity.shares=[0,0.1]", "evaluation.prompts=1", "model.call.num_inference_steps=4"),
 )
 SCHEMES = (Int8Spec(6.0), Int4Spec(), Int4Spec(double_quant=True))
 
@@ -160,7 +160,8 @@ def test_run_again_it_measures_nothing(
 
 def test_a_file_that_was_cut_short_is_completed(done: Done, again: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = sensitivity_path(again / "layers", "transformer")
-    pa.parquet.write_table(pa.parquet.read_table(file).slice(0, 20), file)
+    whole = pa.parquet.read_table(file)
+    pa.parquet.write_table(whole.slice(0, len(whole) - 20), file)
     assert run(again) == 0
     assert "note: the study's file of layer sensitivities was damaged; it is complete again" in capsys.readouterr().out
     assert load(file).table.equals(done.table.table)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fakes import pipeline
+from small import SMALL_STUDY
 from typed import Quantlab
 
 from quantlab.outcomes import ErrorType, Failure
@@ -18,11 +19,6 @@ from quantlab.study.drift import Check
 from quantlab.study.rows import Row, Source
 from quantlab.study.store import StudyStore
 from quantlab.study.study import open_study
-
-SPACE = (
-    *("space.llm_int8_threshold=[0,3,6]", "space.bnb_4bit_compute_dtype=[float16]", "space.skip=[none,proj_out]"),
-    *("device=cpu", "evaluation=quick"),
-)
 
 
 def rows(folder: Path) -> list[Row]:
@@ -83,7 +79,7 @@ def test_a_budget_that_nothing_meets_names_the_nearest_setting_and_still_writes_
 def test_a_sweep_with_a_budget_that_nothing_meets_ends_with_its_tables_written(study: Path, quantlab: Quantlab) -> None:
     before = rows(study)
     (study / "trials.parquet").unlink()
-    answer = quantlab("sweep", "study=small", *SPACE, "budget.snr_db.min=99")
+    answer = quantlab("sweep", *SMALL_STUDY, "budget.snr_db.min=99")
     assert answer.is_one_line_with("keeps the budget", "budget.snr_db.min=99")
     assert rows(study) == before
     assert len(pd.read_parquet(study / "trials.parquet")) == len(before)
@@ -104,7 +100,7 @@ def test_a_mistake_in_a_study_that_is_there_loses_nothing(
 ) -> None:
     before = rows(study)
     config = (study / "config.yaml").read_text()
-    assert quantlab("sweep", "study=small", *SPACE, *line.split(" ")).is_one_line_with(*told)
+    assert quantlab("sweep", *SMALL_STUDY, *line.split(" ")).is_one_line_with(*told)
     assert rows(study) == before
     assert (study / "config.yaml").read_text() == config
 
@@ -141,7 +137,7 @@ def test_every_member_of_the_front_is_verified(study: Path, quantlab: Quantlab) 
     assert answer.out.count("outputs equal, bit for bit") == len(open_study(study).front_rows) > 1
 
 
-@pytest.mark.parametrize("exported", ["winner", "trial"])
+@pytest.mark.parametrize("exported", ["winner", pytest.param("trial", marks=pytest.mark.long)])
 def test_a_config_that_was_edited_by_hand_is_not_verified(exported: str, study: Path, quantlab: Quantlab) -> None:
     number = number_of(study, "int8 t=3")
     line = ["study=small", "rule=snr_db"] if exported == "winner" else ["study=small", f"trial={number}"]

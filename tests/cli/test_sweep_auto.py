@@ -13,7 +13,8 @@ from quantlab.study.store import StudyStore
 SMALL = (
     *("sweeps=auto", "study=auto", "device=cpu", "evaluation=quick", "evaluation.images=0", "evaluation.held_out=0"),
     *("sensitivity.samples=1", "sensitivity.llm_int8_threshold=[6]", "sensitivity.bnb_4bit_quant_type=[nf4]"),
-    *("space.bnb_4bit_quant_type=[nf4]", "sampler.n_trials=15"),
+    *("space.bnb_4bit_quant_type=[nf4]", "sampler.n_trials=15", "evaluation.prompts=1"),
+    "model.call.num_inference_steps=4",
 )
 
 

@@ -97,10 +97,17 @@ OF_MEMORY = [
     RuntimeError("CUDA error: out of memory"),
     KeyError("CUDA error: out of memory"),
 ]
+PLACES = ["observe", "aggregate", "compute", "static"]
 
 
-@pytest.mark.parametrize("error", OF_MEMORY, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("where", ["observe", "aggregate", "compute", "static"])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        pytest.param(where, error, marks=[] if one == other else pytest.mark.long, id=f"{where}-{type(error).__name__}")
+        for one, where in enumerate(PLACES)
+        for other, error in enumerate(OF_MEMORY)
+    ],
+)
 def test_what_a_person_s_own_metric_raises_is_raised_as_it_was(where, error):
     tries = []
 

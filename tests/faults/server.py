@@ -137,7 +137,9 @@ class Server:
 def serve(where: str) -> None:
     """Run a study, then commands as they are asked for on standard input, each in a process that is forked."""
     import quantlab.cli.verify  # noqa: F401
+    from quantlab.metrics import latency
 
+    latency.MOST_ROUNDS = 0  # nothing here looks at a latency
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a shell's `nohup` or `&` has them ignored, and so would quantlab
     signal.signal(signal.SIGINT, signal.default_int_handler)
     answers = os.dup(1)

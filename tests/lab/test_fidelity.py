@@ -46,19 +46,19 @@ def test_rescaling_makes_activations_that_reach_far_above_a_threshold_of_6(lab, 
     assert largest(outliers_lab) > 12
 
 
-def test_nf4_is_above_fp4(lab):
-    assert lab.measure(Int4Spec("nf4")).snr_db > lab.measure(Int4Spec("fp4")).snr_db
+def test_nf4_is_above_fp4(one_sample_lab):
+    assert one_sample_lab.measure(Int4Spec("nf4")).snr_db > one_sample_lab.measure(Int4Spec("fp4")).snr_db
 
 
 @pytest.mark.parametrize("name", ["attn", "ends"])
-def test_keeping_layers_raises_snr(lab, name):
-    plain, kept = Int4Spec(), Int4Spec(skip=tuple(lab.model.skips[name]))
-    assert lab.measure(kept).snr_db > lab.measure(plain).snr_db
-    assert lab.measure(kept).memory_bytes > lab.measure(plain).memory_bytes
+def test_keeping_layers_raises_snr(one_sample_lab, name):
+    plain, kept = Int4Spec(), Int4Spec(skip=tuple(one_sample_lab.model.skips[name]))
+    assert one_sample_lab.measure(kept).snr_db > one_sample_lab.measure(plain).snr_db
+    assert one_sample_lab.measure(kept).memory_bytes > one_sample_lab.measure(plain).memory_bytes
 
 
-def test_int8_is_above_nf4_and_holds_more(lab):
-    int8, nf4 = lab.measure(Int8Spec(6)), lab.measure(Int4Spec())
+def test_int8_is_above_nf4_and_holds_more(one_sample_lab):
+    int8, nf4 = one_sample_lab.measure(Int8Spec(6)), one_sample_lab.measure(Int4Spec())
     assert int8.snr_db > nf4.snr_db
     assert int8.memory_bytes > nf4.memory_bytes
 
@@ -87,55 +87,61 @@ def test_fidelity_is_that_of_the_outputs(lab):
 class TestFields:
     """Each field of BitsAndBytesConfig that acts has an effect that shows."""
 
-    def test_llm_int8_threshold_changes_the_outputs(self, outliers_lab):
-        digests = {outliers_lab.measure(Int8Spec(t)).output_sha256 for t in (0, 1, 3, 6)}
+    def test_llm_int8_threshold_changes_the_outputs(self, one_sample_outliers_lab):
+        digests = {one_sample_outliers_lab.measure(Int8Spec(t)).output_sha256 for t in (0, 1, 3, 6)}
         assert len(digests) == 4
 
-    def test_llm_int8_threshold_changes_no_memory(self, outliers_lab):
-        assert outliers_lab.measure(Int8Spec(0)).memory_bytes == outliers_lab.measure(Int8Spec(6)).memory_bytes
+    def test_llm_int8_threshold_changes_no_memory(self, one_sample_outliers_lab):
+        assert (
+            one_sample_outliers_lab.measure(Int8Spec(0)).memory_bytes
+            == one_sample_outliers_lab.measure(Int8Spec(6)).memory_bytes
+        )
 
-    def test_llm_int8_skip_modules_keeps_layers_unquantized(self, lab):
+    def test_llm_int8_skip_modules_keeps_layers_unquantized(self, one_sample_lab):
         for plain, kept in ((Int8Spec(), Int8Spec(skip=("ff",))), (Int4Spec(), Int4Spec(skip=("ff",)))):
-            rows = lab.measure(plain), lab.measure(kept)
+            rows = one_sample_lab.measure(plain), one_sample_lab.measure(kept)
             assert rows[1].layers_kept > rows[0].layers_kept == 0
             assert rows[1].output_sha256 != rows[0].output_sha256
-            layer = transformer(lab).get_submodule("transformer_blocks.0.ff.net.2")
+            layer = transformer(one_sample_lab).get_submodule("transformer_blocks.0.ff.net.2")
             assert type(layer) is torch.nn.Linear
             assert layer.weight.dtype == torch.float16
 
-    def test_llm_int8_has_fp16_weight_holds_the_16_bit_weights(self, lab):
-        rows = lab.measure(Int8Spec()), lab.measure(Int8Spec(has_fp16_weight=True))
+    def test_llm_int8_has_fp16_weight_holds_the_16_bit_weights(self, one_sample_lab):
+        rows = one_sample_lab.measure(Int8Spec()), one_sample_lab.measure(Int8Spec(has_fp16_weight=True))
         weights = rows[0].parameters_quantized
         assert rows[1].memory_bytes >= rows[0].memory_bytes + weights
-        assert transformer(lab).get_submodule("transformer_blocks.0.attn.to_q").weight.dtype == torch.float16
+        assert transformer(one_sample_lab).get_submodule("transformer_blocks.0.attn.to_q").weight.dtype == torch.float16
 
-    def test_bnb_4bit_quant_type_changes_the_outputs_and_no_memory(self, lab):
-        nf4, fp4 = lab.measure(Int4Spec("nf4")), lab.measure(Int4Spec("fp4"))
+    def test_bnb_4bit_quant_type_changes_the_outputs_and_no_memory(self, one_sample_lab):
+        nf4, fp4 = one_sample_lab.measure(Int4Spec("nf4")), one_sample_lab.measure(Int4Spec("fp4"))
         assert nf4.output_sha256 != fp4.output_sha256
         assert nf4.memory_bytes == fp4.memory_bytes
 
-    def test_bnb_4bit_use_double_quant_holds_less(self, lab):
-        plain, double = lab.measure(Int4Spec()), lab.measure(Int4Spec(double_quant=True))
+    def test_bnb_4bit_use_double_quant_holds_less(self, one_sample_lab):
+        plain, double = one_sample_lab.measure(Int4Spec()), one_sample_lab.measure(Int4Spec(double_quant=True))
         assert double.memory_bytes < plain.memory_bytes
         assert double.bits_per_weight < plain.bits_per_weight
         assert double.output_sha256 != plain.output_sha256
 
-    def test_bnb_4bit_compute_dtype_changes_the_outputs(self, lab):
-        digests = {lab.measure(Int4Spec(compute_dtype=d)).output_sha256 for d in ("float32", "float16", "bfloat16")}
+    def test_bnb_4bit_compute_dtype_changes_the_outputs(self, one_sample_lab):
+        digests = {
+            one_sample_lab.measure(Int4Spec(compute_dtype=d)).output_sha256 for d in ("float32", "float16", "bfloat16")
+        }
         assert len(digests) == 3
 
-    def test_bnb_4bit_quant_storage_changes_the_dtype_held_and_no_output(self, lab):
+    def test_bnb_4bit_quant_storage_changes_the_dtype_held_and_no_output(self, one_sample_lab):
         uint8, float32 = Int4Spec(), Int4Spec(quant_storage="float32")
-        assert lab.measure(uint8).output_sha256 == lab.measure(float32).output_sha256
-        assert lab.measure(uint8).memory_bytes == lab.measure(float32).memory_bytes
+        assert one_sample_lab.measure(uint8).output_sha256 == one_sample_lab.measure(float32).output_sha256
+        assert one_sample_lab.measure(uint8).memory_bytes == one_sample_lab.measure(float32).memory_bytes
         for spec, dtype in ((uint8, torch.uint8), (float32, torch.float32)):
-            layer = lab.assemble(spec)["transformer"].get_submodule("transformer_blocks.0.attn.to_q")
+            layer = one_sample_lab.assemble(spec)["transformer"].get_submodule("transformer_blocks.0.attn.to_q")
             assert layer.weight.dtype == dtype
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-    def test_torch_dtype_is_that_of_the_remaining_modules(self, lab, dtype):
+    def test_torch_dtype_is_that_of_the_remaining_modules(self, one_sample_lab, dtype):
         spec = Int8Spec(skip=("proj_out",))
-        overrides = (f"model.dtype={dtype}", "evaluation.prompts=1", "evaluation.timesteps=1")
+        short = ("evaluation.prompts=1", "evaluation.timesteps=1", "evaluation.images=0")
+        overrides = (f"model.dtype={dtype}", *short, "model.call.num_inference_steps=2")
         with Lab.open("tiny_sd3", *overrides, device="cpu") as other:
             row = other.measure(spec)
             wanted = getattr(torch, dtype)
@@ -143,24 +149,24 @@ class TestFields:
             assert component.proj_out.weight.dtype == wanted
             assert component.pos_embed.proj.weight.dtype == wanted
             assert other.sample_set.samples[0].output.dtype == wanted
-        plain = lab.measure(spec)
+        plain = one_sample_lab.measure(spec)
         assert row.output_sha256 != plain.output_sha256
         assert (row.memory_bytes > plain.memory_bytes) is (dtype == "float32")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("spec", [ReferenceSpec(), Int8Spec(), Int4Spec()], ids=lambda spec: spec.key)
-def test_an_output_that_is_not_finite_is_a_failure_of_its_own_kind(lab, spec, value):
-    before = lab.measure(spec).output_sha256
-    bias = lab.assemble(ReferenceSpec())["transformer"].proj_out.bias.data
+def test_an_output_that_is_not_finite_is_a_failure_of_its_own_kind(one_sample_lab, spec, value):
+    before = one_sample_lab.measure(spec).output_sha256
+    bias = one_sample_lab.assemble(ReferenceSpec())["transformer"].proj_out.bias.data
     kept = bias[0].item()
     try:
         bias[0] = value
         with pytest.raises(NonFiniteOutputError, match=r"NaN or infinity at prompt 0, timestep \d+"):
-            lab.measure(spec)
+            one_sample_lab.measure(spec)
     finally:
         bias[0] = kept
-    assert lab.measure(spec).output_sha256 == before
+    assert one_sample_lab.measure(spec).output_sha256 == before
 
 
 def raising(error):
@@ -176,21 +182,24 @@ def cpu_allocator_fails(*args):
 
 @pytest.mark.parametrize(
     "failing",
-    [raising(torch.OutOfMemoryError("CUDA out of memory. Tried")), raising(MemoryError()), cpu_allocator_fails],
-    ids=["cuda", "python", "cpu"],
+    [
+        pytest.param(raising(torch.OutOfMemoryError("CUDA out of memory. Tried")), id="cuda"),
+        pytest.param(raising(MemoryError()), id="python", marks=pytest.mark.long),
+        pytest.param(cpu_allocator_fails, id="cpu"),
+    ],
 )
-def test_the_lab_is_whole_after_memory_ran_out(lab, monkeypatch, failing):
-    rows = lab.measure(ReferenceSpec()), lab.measure(Int4Spec())
+def test_the_lab_is_whole_after_memory_ran_out(one_sample_lab, monkeypatch, failing):
+    rows = one_sample_lab.measure(ReferenceSpec()), one_sample_lab.measure(Int4Spec())
     with monkeypatch.context() as patch:
         patch.setattr("quantlab.lab.evaluate.replay", failing)
         with pytest.raises(OutOfMemoryError, match="out of memory"):
-            lab.measure(Int4Spec())
-    assert lab.measure(ReferenceSpec()).snr_db == 100
-    assert lab.measure(ReferenceSpec()).memory_bytes == rows[0].memory_bytes
-    assert lab.measure(Int4Spec()).output_sha256 == rows[1].output_sha256
+            one_sample_lab.measure(Int4Spec())
+    assert one_sample_lab.measure(ReferenceSpec()).snr_db == 100
+    assert one_sample_lab.measure(ReferenceSpec()).memory_bytes == rows[0].memory_bytes
+    assert one_sample_lab.measure(Int4Spec()).output_sha256 == rows[1].output_sha256
 
 
-def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(lab, monkeypatch):
+def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(one_sample_lab, monkeypatch):
     held = []
 
     def out_of_memory(*args):
@@ -204,7 +213,7 @@ def test_what_a_failed_forward_held_is_let_go_before_it_is_counted(lab, monkeypa
     )
     monkeypatch.setattr("quantlab.lab.evaluate.replay", out_of_memory)
     with pytest.raises(OutOfMemoryError):
-        lab.measure(Int4Spec())
+        one_sample_lab.measure(Int4Spec())
     assert alive == [False] * len(held)
     assert alive
 

@@ -175,7 +175,14 @@ def test_a_size_that_cannot_be_meant_is_an_error_that_names_the_field(one_sample
     assert str(error.value).startswith(f"lab.{name}={value!r} ")
 
 
-@pytest.mark.parametrize(("given", "budget"), [(0, 0), (1.5e9, 1.5e9), ("1.5GB", 1.5e9), ("2GiB", 2 * 2**30)])
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        (0, 0),
+        ("1.5GB", 1.5e9),
+        *(pytest.param(*more, marks=pytest.mark.long) for more in ((1.5e9, 1.5e9), ("2GiB", 2 * 2**30))),
+    ],
+)
 def test_the_layer_cache_s_budget_is_what_is_given(given, budget):
     with Lab.open("tiny_sd3", *ONE_SAMPLE, f"lab.layer_cache={given}", device="cpu") as lab:
         assert lab.layer_caches["transformer"].budget_bytes == budget

@@ -32,9 +32,9 @@ def loaded(monkeypatch):
     return found
 
 
-def test_a_float16_reference_equals_itself_and_is_nearer_to_float32_than_bfloat16_is(lab, loaded):
-    before = lab.measure(Int8Spec())
-    noise_floor = measure_noise_floor(lab)
+def test_a_float16_reference_equals_itself_and_is_nearer_to_float32_than_bfloat16_is(one_sample_lab, loaded):
+    before = one_sample_lab.measure(Int8Spec())
+    noise_floor = measure_noise_floor(one_sample_lab)
     assert noise_floor.snr_db[RUN_TWICE] == 100
     assert 45 < noise_floor.floor_db == noise_floor.snr_db[FLOAT32] < 75
     assert 30 < noise_floor.snr_db[BFLOAT16] < noise_floor.snr_db[FLOAT32] - 10
@@ -42,7 +42,7 @@ def test_a_float16_reference_equals_itself_and_is_nearer_to_float32_than_bfloat1
     assert [dtype for dtype, _ in loaded] == ["float32", "bfloat16"]
     gc.collect()
     assert [component() for _, component in loaded] == [None, None]
-    assert lab.measure(Int8Spec()).output_sha256 == before.output_sha256
+    assert one_sample_lab.measure(Int8Spec()).output_sha256 == before.output_sha256
 
 
 def test_the_models_own_dtype_is_not_loaded_again(loaded):
@@ -54,21 +54,21 @@ def test_the_models_own_dtype_is_not_loaded_again(loaded):
     assert [dtype for dtype, _ in loaded] == ["bfloat16"]
 
 
-def test_running_out_of_memory_is_a_reason_and_the_lab_is_whole_after_it(lab, monkeypatch):
+def test_running_out_of_memory_is_a_reason_and_the_lab_is_whole_after_it(one_sample_lab, monkeypatch):
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB. GPU 0 has ...")
 
-    before = lab.measure(Int8Spec())
+    before = one_sample_lab.measure(Int8Spec())
     monkeypatch.setattr(checkpoint, "load_component", fail)
-    noise_floor = measure_noise_floor(lab)
+    noise_floor = measure_noise_floor(one_sample_lab)
     assert noise_floor.snr_db[RUN_TWICE] == noise_floor.floor_db == 100
     assert (noise_floor.snr_db[FLOAT32], noise_floor.snr_db[BFLOAT16]) == (None, None)
     assert set(noise_floor.reasons) == {"float32", "bfloat16"}
     assert noise_floor.reasons["float32"] == "out_of_memory"
-    assert lab.measure(Int8Spec()).output_sha256 == before.output_sha256
+    assert one_sample_lab.measure(Int8Spec()).output_sha256 == before.output_sha256
 
 
-def test_a_dtype_that_overflows_is_a_reason(lab, monkeypatch):
+def test_a_dtype_that_overflows_is_a_reason(one_sample_lab, monkeypatch):
     load = checkpoint.load_component
 
     def broken(*args):
@@ -77,7 +77,10 @@ def test_a_dtype_that_overflows_is_a_reason(lab, monkeypatch):
         return component
 
     monkeypatch.setattr(checkpoint, "load_component", broken)
-    assert measure_noise_floor(lab).reasons == {"float32": "non_finite_output", "bfloat16": "non_finite_output"}
+    assert measure_noise_floor(one_sample_lab).reasons == {
+        "float32": "non_finite_output",
+        "bfloat16": "non_finite_output",
+    }
 
 
 def test_a_streamed_reference_is_run_again_and_not_loaded_beside_itself(loaded):

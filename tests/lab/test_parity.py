@@ -13,8 +13,22 @@ from quantlab.errors import OutOfMemoryError
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.metrics.memory import weight_bytes
 
+SHORT = (
+    *(Int8Spec(0), Int8Spec(6), Int8Spec(3, skip=SKIPS[2]), Int8Spec(3, skip=SKIPS[1], has_fp16_weight=True)),
+    *(Int4Spec(), Int4Spec("fp4", double_quant=True, skip=SKIPS[3]), Int4Spec(compute_dtype="bfloat16", skip=SKIPS[2])),
+    *(Int4Spec(compute_dtype="float32"), Int4Spec(quant_storage="float32")),
+    Int4Spec(quant_storage="bfloat16", double_quant=True, skip=SKIPS[1]),
+)
+"""Of all settings, some of each kind."""
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
+
+def some_long(specs):
+    """Settings, of which only the short ones are no long tests."""
+    assert set(SHORT) <= set(specs)
+    return [pytest.param(spec, marks=[] if spec in SHORT else pytest.mark.long, id=spec.key) for spec in specs]
+
+
+@pytest.mark.parametrize("spec", some_long(SPECS))
 def test_in_memory_equals_from_pretrained_bit_for_bit(lab, spec):
     assert in_memory(lab, spec) == documented_once(lab, spec)
 
@@ -25,17 +39,20 @@ def test_retuning_leaves_no_trace_of_the_setting_before(one_sample_outliers_lab,
         assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
 
 
-@settings(max_examples=6, deadline=None)
-@given(specs=spec_sequences)
-def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, specs):
-    for spec in specs:
-        assert in_memory(one_sample_outliers_lab, spec) == documented_once(one_sample_outliers_lab, spec), spec.key
-    assert in_memory(one_sample_outliers_lab, ReferenceSpec()) == documented_once(
-        one_sample_outliers_lab, ReferenceSpec()
-    )
+@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_any_sequence_of_settings_measures_like_fresh_loads(one_sample_outliers_lab, examples):
+    lab = one_sample_outliers_lab
+
+    @settings(max_examples=examples, deadline=None)
+    @given(specs=spec_sequences)
+    def measures_like_fresh_loads(specs):
+        for spec in (*specs, ReferenceSpec()):
+            assert in_memory(lab, spec) == documented_once(lab, spec), spec.key
+
+    measures_like_fresh_loads()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.long)])
 def test_parity_holds_in_other_dtypes(dtype):
     specs = (
         ReferenceSpec(),

@@ -111,14 +111,14 @@ def test_warm_up_is_no_part_of_what_is_recorded(known, nothing_recorded, warmup)
     "change",
     [
         "model.prompts=[a blue square on grey]",
-        "model.call.num_inference_steps=3",
         "model.call.guidance_scale=4.0",
-        "+model.call.height=64",
         "model.dtype=float32",
-        "evaluation.seed=1",
-        "evaluation.prompts=2",
         "evaluation.timesteps=2",
         "evaluation.images=0",
+        pytest.param("model.call.num_inference_steps=3", marks=pytest.mark.long),
+        pytest.param("+model.call.height=64", marks=pytest.mark.long),
+        pytest.param("evaluation.seed=1", marks=pytest.mark.long),
+        pytest.param("evaluation.prompts=2", marks=pytest.mark.long),
     ],
 )
 def test_a_change_of_what_is_recorded_makes_another_entry(known, recording_only, change):
@@ -127,7 +127,9 @@ def test_a_change_of_what_is_recorded_makes_another_entry(known, recording_only,
     assert entry(known).exists()
 
 
-@pytest.mark.parametrize("change", ["versions", "device", "threads"])
+@pytest.mark.parametrize(
+    "change", ["versions", *(pytest.param(one, marks=pytest.mark.long) for one in ("device", "threads"))]
+)
 def test_other_libraries_or_another_device_make_another_entry(known, recording_only, monkeypatch, change):
     plain = provenance(CPU)
     assert change in plain
@@ -147,7 +149,14 @@ def test_prompts_that_are_not_used_are_no_part_of_the_entry(known, nothing_recor
         pass
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-50], lambda data: b"", lambda data: data[:-1] + b"\x55"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-50],
+        lambda data: data[:-1] + b"\x55",
+        pytest.param(lambda data: b"", marks=pytest.mark.long),
+    ],
+)
 def test_a_damaged_entry_is_recorded_anew(recorded, known, monkeypatch, damage):
     times = []
     monkeypatch.setattr(samples, "record", lambda *args: times.append(1) or recorded[1].sample_set)

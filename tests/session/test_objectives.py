@@ -13,11 +13,6 @@ from quantlab.study.front import front
 from quantlab.study.store import StudyStore
 from quantlab.study.winner import Winner, choose
 
-PLAIN = [
-    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
-    for sampler in Sampler
-    if sampler is not Sampler.sensitivity
-]
 SETS = [
     ["snr_db"],
     ["latency_ms"],
@@ -26,9 +21,23 @@ SETS = [
 ]
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-@pytest.mark.parametrize("sampler", PLAIN)
-def test_a_study_optimises_what_it_is_asked_to(names: list[str], sampler: Sampler, tmp_path: Path) -> None:
+def marks(sampler: Sampler, names: list[str]) -> list[pytest.MarkDecorator]:
+    """gp takes seconds, and with four objectives a quarter of a minute."""
+    if sampler is not Sampler.gp:
+        return []
+    return [pytest.mark.slow, *([pytest.mark.long] if len(names) > 2 else [])]
+
+
+CASES = [
+    pytest.param(sampler, names, marks=marks(sampler, names), id=f"{sampler}-{'+'.join(names)}")
+    for sampler in Sampler
+    if sampler is not Sampler.sensitivity
+    for names in SETS
+]
+
+
+@pytest.mark.parametrize(("sampler", "names"), CASES)
+def test_a_study_optimises_what_it_is_asked_to(sampler: Sampler, names: list[str], tmp_path: Path) -> None:
     chosen = objectives(*names)
     rows = trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=13, objectives=chosen)
     measured = {row.spec: row.measurement for row in rows if row.repeat_of is None}

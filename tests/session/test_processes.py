@@ -24,14 +24,20 @@ def nothing(output: Any, reference: Any) -> float:
 
 
 def config(folder: Path, *overrides: str) -> SweepConfig:
-    where = [f"results_dir={folder}", "study=s", "device=cpu", "evaluation=quick", "evaluation.images=1"]
+    where = [f"results_dir={folder}", "study=s", "device=cpu", "evaluation.images=1", "evaluation.finalists=2"]
     space = [
         "space.llm_int8_threshold=[0]",
         "space.bnb_4bit_quant_type=[]",
         "space.method=[llm_int8]",
         "space.skip=[none]",
     ]
-    found = compose("sweep", [*where, *space, "evaluation.prompts=1", *overrides])
+    short = [
+        "evaluation.prompts=1",
+        "evaluation.timesteps=1",
+        "evaluation.held_out=1",
+        "model.call.num_inference_steps=2",
+    ]
+    found = compose("sweep", [*where, *space, *short, *overrides])
     assert isinstance(found, SweepConfig)
     return found
 

@@ -18,12 +18,12 @@ from quantlab.study.baselines import baselines
 from quantlab.study.rows import Source
 from quantlab.study.store import StudyStore
 
-PLAIN = [
-    pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler
-    for sampler in Sampler
-    if sampler is not Sampler.sensitivity
-]
+SAMPLERS = [sampler for sampler in Sampler if sampler is not Sampler.sensitivity]
+PLAIN = [pytest.param(sampler, marks=pytest.mark.slow) if sampler is Sampler.gp else sampler for sampler in SAMPLERS]
 """Samplers that need no layer sensitivities; the other one is tested with a model."""
+
+QUICK = [pytest.param(sampler, marks=pytest.mark.long) if sampler is Sampler.gp else sampler for sampler in SAMPLERS]
+"""The same, of which the one that takes seconds is left to the long tests."""
 
 BASELINES = [setting.spec for setting in baselines(MODEL)]
 REFERENCE = pipeline(ReferenceSpec())
@@ -54,7 +54,7 @@ def stopped_after(count: int, executor: FakeExecutor) -> Callable[[], bool]:
     return lambda: len(set(executor.specs)) >= count
 
 
-@pytest.mark.parametrize("sampler", PLAIN)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_baselines_come_first_in_order_and_nothing_is_measured_twice(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
     trials(tmp_path / "s", executor, sampler, n_trials=12)
@@ -65,8 +65,8 @@ def test_baselines_come_first_in_order_and_nothing_is_measured_twice(sampler: Sa
 @pytest.mark.parametrize("sampler", [s for s in PLAIN if s is not Sampler.grid])
 def test_a_continuous_space_gives_as_many_distinct_settings_as_asked_for(sampler: Sampler, tmp_path: Path) -> None:
     executor = FakeExecutor()
-    rows = trials(tmp_path / "s", executor, sampler, n_trials=15, space=CONTINUOUS)
-    assert len(set(executor.settings)) == len(executor.settings) == 15
+    rows = trials(tmp_path / "s", executor, sampler, n_trials=12, space=CONTINUOUS)
+    assert len(set(executor.settings)) == len(executor.settings) == 12
     assert {row.spec for row in rows} == set(executor.settings)
 
 
@@ -119,7 +119,7 @@ def test_a_failure_is_recorded_with_its_error_type_and_never_asked_again(tmp_pat
     assert again.specs == []
 
 
-@pytest.mark.parametrize("sampler", PLAIN)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_a_finished_study_measures_nothing_more(sampler: Sampler, tmp_path: Path) -> None:
     before = trials(tmp_path / "s", FakeExecutor(), sampler, n_trials=12)
     executor = FakeExecutor()
@@ -219,7 +219,7 @@ def test_a_stop_ends_after_the_trial_in_flight_and_keeps_every_row(count: int, t
 def test_budgets_become_constraints_of_the_trials(sampler: Sampler, tmp_path: Path) -> None:
     budget = limits(memory_bytes_max=2.5e6, latency_ms_max=50.0, snr_db_min=20.0)
     rows = {
-        row.spec: row for row in trials(tmp_path / "s", FakeExecutor(), sampler, 14, budget=budget) if row.measurement
+        row.spec: row for row in trials(tmp_path / "s", FakeExecutor(), sampler, 12, budget=budget) if row.measurement
     }
     space = Space(small_space(), MODEL)
     with StudyStore(tmp_path / "s") as store:
@@ -347,7 +347,7 @@ def test_a_failure_that_leaves_the_device_whole_does_not_end_the_session(tmp_pat
     assert set(executor.settings) == whole()
 
 
-@pytest.mark.parametrize("sampler", PLAIN)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_optuna_is_told_a_constant_for_the_snr_of_random_weights_and_rows_keep_it(
     sampler: Sampler, tmp_path: Path
 ) -> None:
@@ -363,7 +363,7 @@ def test_optuna_is_told_a_constant_for_the_snr_of_random_weights_and_rows_keep_i
     assert len({row.measurement.snr_db for row in rows if row.measurement}) > 3
 
 
-@pytest.mark.parametrize("sampler", PLAIN)
+@pytest.mark.parametrize("sampler", QUICK)
 def test_two_components_are_searched_over_the_product_of_their_settings(sampler: Sampler, tmp_path: Path) -> None:
     model: ModelConfig = dataclasses.replace(MODEL, components=["transformer", "transformer_2"])
     space = small_space(method=["llm_int8"], llm_int8_threshold=[0, 6], skip=["none", "attn"])

@@ -43,10 +43,11 @@ def test_every_weight_is_finite_and_float16():
                 assert torch.isfinite(tensor).all(), name
 
 
-def test_at_least_90_percent_of_64_held_out_captions_are_generated_correctly():
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.long)])
+def test_at_least_90_percent_of_held_out_captions_are_generated_correctly(count):
     # the same weights, computed in float32: many CPUs have no float16 convolution to speak of
     pipeline = StableDiffusion3Pipeline.from_pretrained(pipeline_folder(), dtype=torch.float32)
-    assert count_correct(pipeline, 64) >= 0.9 * 64
+    assert count_correct(pipeline, count) >= 0.9 * count
 
 
 def test_the_model_card_says_what_training_recorded():

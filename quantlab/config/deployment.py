@@ -90,6 +90,11 @@ def _check_lora(lora: str) -> None:
         )
 
 
+def is_peft_folder(lora: str) -> bool:
+    """Whether an adapter is a folder in peft's format, not diffusers'."""
+    return (Path(lora) / "adapter_config.json").exists()
+
+
 def check_searched(deployment: DeploymentConfig) -> None:
     """See that settings can be measured forward by forward in a deployment.
 
@@ -97,12 +102,11 @@ def check_searched(deployment: DeploymentConfig) -> None:
         ConfigError: where they cannot.
     """
     check_deployment(deployment)
-    for name in ("offload", "lora"):
-        if (value := deployment.differences.get(name)) is not None:
-            raise ConfigError(
-                f"deployment.{name}={value!r} is measured by whole calls of the pipeline: make the study without it, "
-                "and run quantlab deploy"
-            )
+    if deployment.offload is not None:
+        raise ConfigError(
+            f"deployment.offload={deployment.offload.value!r} is measured by whole calls of the pipeline: make the "
+            "study without it, and run quantlab deploy"
+        )
 
 
 def called_as_deployed(model: ModelConfig, deployment: DeploymentConfig) -> ModelConfig:

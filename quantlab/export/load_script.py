@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import Compile, DeploymentConfig, ModelConfig, Weights
+from quantlab.config.deployment import RANDOM, is_peft_folder
 from quantlab.errors import ConfigError, ModelError, unknown
 from quantlab.export.configs import CONFIG_FILE
 from quantlab.files import read_json
@@ -120,6 +121,8 @@ def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
     from quantlab.pipelines import blocks
 
     lines = []
+    if deployment.lora is not None and not deployment.lora.startswith(RANDOM):
+        lines += _adapter(model, deployment.lora)
     for name in model.components:
         if deployment.attention is not None:
             lines.append(f"pipe.{name}.set_attention_backend({deployment.attention!r})")
@@ -134,6 +137,17 @@ def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
     needed = [] if deployment.compile is Compile.whole else ["", "", *source, "", ""]
     limits = [f"torch._dynamo.config.{name} = {value}" for name, value in blocks.RECOMPILE_LIMITS.items()]
     return [*needed, *limits, *lines]
+
+
+def _adapter(model: ModelConfig, lora: str) -> list[str]:
+    from quantlab.pipelines import peft_folder
+
+    folder = str(Path(lora).resolve())
+    if not is_peft_folder(lora):
+        return [f"pipe.load_lora_weights({folder!r})"]
+    source = inspect.getsource(peft_folder.load_peft_adapter).replace("  # type: ignore[no-untyped-def]", "")
+    parts = ", ".join(f"pipe.{name}" for name in model.components)
+    return ["", "", *source.rstrip().splitlines(), "", "", f"load_peft_adapter([{parts}], {folder!r})"]
 
 
 def _part(index: dict[str, Any], name: str) -> _Part:

@@ -10,6 +10,7 @@ from torch import nn
 
 from quantlab.bnb.skip import Resolution
 from quantlab.errors import unknown
+from quantlab.lab.adapters import AdapterLayers
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.spec import PipelineSpec
 
@@ -18,16 +19,23 @@ class Assembly:
     """Puts components together.
 
     Args:
-        components: the references by name.
+        components: the references by name, without an adapter.
         device: where they run.
-        budget_bytes: what all caches may hold together, shared out by the components' linear weights.
     """
 
-    def __init__(self, components: Mapping[str, nn.Module], device: torch.device, budget_bytes: float) -> None:
+    def __init__(self, components: Mapping[str, nn.Module], device: torch.device) -> None:
         self.caches = {name: LayerCache(component, device, 0, name) for name, component in components.items()}
+
+    def share_out(self, budget_bytes: float) -> None:
+        """Let all caches together hold so much, each by its component's linear weights."""
         weights = {n: sum(layer.parameters for layer in cache.described) for n, cache in self.caches.items()}
         for name, cache in self.caches.items():
             cache.budget_bytes = budget_bytes * weights[name] / sum(weights.values())
+
+    def adapt(self, adapters: Mapping[str, AdapterLayers]) -> None:
+        """Keep adapters that are on the references around every layer that stands in for one of theirs."""
+        for name, adapter in adapters.items():
+            self.caches[name].adapter = adapter
 
     @property
     def components(self) -> dict[str, nn.Module]:

@@ -53,7 +53,7 @@ class Lab:
         deployment: that everything is measured in; as the pipeline is loaded by default.
 
     Attributes:
-        model, evaluation: as given, the model called as it is deployed.
+        model, evaluation, deployment: as given, the model called as it is deployed.
         metrics: what is computed.
         device, source, plan, provenance, reference, sample_set: as of `quantlab.lab.opening.Opened`.
         guard, compiler: of the device; of the components, where they are compiled.
@@ -82,7 +82,7 @@ class Lab:
         deployment: DeploymentConfig | None = None,
     ) -> None:
         deployment, named = deployment or DeploymentConfig(), tuple(metrics) or METRICS
-        self.model, self.evaluation = called_as_deployed(model, deployment), evaluation
+        self.model, self.evaluation, self.deployment = called_as_deployed(model, deployment), evaluation, deployment
         self.metrics = resolve(named, device=resolve_device(device).type)  # before anything is loaded
         file = None if samples_file is None else Path(samples_file)
         how = config or LabConfig(), file, needs_sensitivities, pipeline, deployment

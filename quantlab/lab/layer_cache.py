@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from quantlab.bnb import layers as bnb_layers
 from quantlab.bnb.skip import Resolution, resolve, unquantized
 from quantlab.bnb.storage import bits
+from quantlab.lab.adapters import AdapterLayers
 from quantlab.lab.kernels import kernel_errors
 from quantlab.metrics.memory import layer_bytes
 from quantlab.spec import QuantSpec, ReferenceSpec
@@ -39,6 +41,7 @@ class LayerCache:
         name: of the component.
 
     Attributes:
+        adapter: what goes around the layers, once it is on the component; None for nothing.
         layers: the unquantized layers by path, in module order.
         cached_bytes: what the made layers hold.
     """
@@ -52,6 +55,8 @@ class LayerCache:
         self.described = bnb_layers.described(component)
         self.cached_bytes = 0
         self.budget_bytes = budget_bytes
+        self.adapter: AdapterLayers | None = None
+        self._around: dict[nn.Module, nn.Module] = {}
         self._device = device
         self._parents = {path: component.get_submodule(path.rpartition(".")[0])._modules for path in self.layers}
         self._names = {path: path.rpartition(".")[2] for path in self.layers}
@@ -68,6 +73,11 @@ class LayerCache:
     def made(self) -> tuple[nn.Linear, ...]:
         """The layers that are kept, least recently used first."""
         return tuple(self._made.values())
+
+    def layer(self, path: str) -> nn.Module:
+        """What stands at a path now, without an adapter."""
+        found: Any = self._parents[path][self._names[path]]
+        return found if isinstance(found, nn.Linear) else found.get_base_layer()
 
     def resolve(self, spec: QuantSpec) -> Resolution:
         """The layers that a spec quantizes and keeps.
@@ -125,9 +135,8 @@ class LayerCache:
             yield module
         finally:
             self._parents[path][self._names[path]] = before
-            if self.cached_bytes > self.budget_bytes and module is not before:
-                del self._made[slot]
-                self.cached_bytes -= self._sizes.pop(slot)
+            if self.cached_bytes > self.budget_bytes and self._standing(path, module) is not before:
+                self._drop(slot)
 
     def restore(self) -> None:
         """Make the component the reference again, wherever its weights are."""
@@ -150,6 +159,7 @@ class LayerCache:
         self.restore()
         self._made.clear()
         self._sizes.clear()
+        self._around.clear()
         self.cached_bytes = 0
 
     def _make(self, slot: _Slot, spec: QuantSpec) -> None:
@@ -164,10 +174,21 @@ class LayerCache:
             if slot in needed:
                 return
             path = slot[0]
-            module = self._made.pop(slot)
-            if self._parents[path][self._names[path]] is module:
+            if self._parents[path][self._names[path]] is self._standing(path, self._made[slot]):
                 self._put(path, self.layers[path])
-            self.cached_bytes -= self._sizes.pop(slot)
+            self._drop(slot)
+
+    def _drop(self, slot: _Slot) -> None:
+        self._around.pop(self._made.pop(slot), None)
+        self.cached_bytes -= self._sizes.pop(slot)
 
     def _put(self, path: str, module: nn.Linear) -> None:
-        self._parents[path][self._names[path]] = module
+        self._parents[path][self._names[path]] = self._standing(path, module)
+
+    def _standing(self, path: str, module: nn.Linear) -> nn.Module:
+        """What stands at a path for a module: itself, or the adapter's layer around it."""
+        if self.adapter is None:
+            return module
+        if module not in self._around:
+            self._around[module] = self.adapter.around(path, module)
+        return self._around[module]

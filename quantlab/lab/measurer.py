@@ -202,7 +202,7 @@ class SensitivityMeasurer:
         return _median_ms(lambda: forward(component, sample), self._device)
 
     def _layer_costs(self, layer: str, unit: str, calls: Calls) -> _Lines:
-        plain = self._layer_cache.component.get_submodule(layer)
+        plain = self._layer_cache.layer(layer)
         parameters, size = self._layer_cache.layers[layer].weight.numel(), layer_bytes(plain)
         before = _milliseconds(plain, calls, self._device)
         lines: _Lines = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from quantlab.config import Dtype
 from quantlab.errors import MeasurementError
+from quantlab.lab.adapters import adapted
 from quantlab.lab.compilation import eager
 from quantlab.lab.lab import Lab
 from quantlab.lab.memory import collect
@@ -69,7 +71,8 @@ def _loaded(lab: Lab, dtype: Dtype) -> float:
     loaded: Mapping[str, nn.Module] = {}
     try:
         loaded = {name: lab.source.component(name, lab.device, dtype=dtype) for name in lab.model.components}
-        with _full_float32():
+        around = functools.partial(lab.source.pipeline, loaded, lab.source.text_encoders)
+        with adapted(loaded, lab.deployment.lora, around), _full_float32():
             return replay(loaded, SampleSet(tuple(samples), ""), lab.device, warmup=1).snr_db
     finally:
         del loaded, samples

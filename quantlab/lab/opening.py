@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from quantlab.config.deployment import check_searched
 from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
+from quantlab.lab.adapters import adapted, fingerprint
 from quantlab.lab.assembly import Assembly
 from quantlab.lab.deployed import deployed
 from quantlab.lab.kernel_times import prepare
@@ -96,23 +98,25 @@ def open_parts(
             if not source.fidelity_is_meaningful:
                 versions["weights"] = model.weights.value
             plan = decide(source, config, where)
-            if plan.placement.streamed and deployment.compile is not None:
-                raise ConfigError(
-                    f"deployment.compile={deployment.compile.value!r} needs the whole reference on the device, and its "
-                    "weights are streamed from the host; leave it null, or measure on a larger card"
-                )
+            if plan.placement.streamed:
+                _check_streamed(deployment)
+            if deployment.lora is not None:
+                versions |= {"adapter": fingerprint(deployment.lora)}
             recordings = Recordings(source, evaluation, where, versions, samples_file, deployment)
             is_recorded = recordings.is_recorded
             if needs_sensitivities and not is_recorded:
                 check_sensitivities_fit(plan, source)
             reference = Reference(source, evaluation, where, plan.placement.streamed, recordings)
+            assembly = Assembly(reference.components, where)
+            around = functools.partial(source.pipeline, reference.components, source.text_encoders)
+            assembly.adapt(stack.enter_context(adapted(reference.components, deployment.lora, around)))
             stack.enter_context(deployed(reference.components, deployment))
             before = time.perf_counter()
             sample_set = reference.sample_set()
             recording_s = 0.0 if is_recorded else time.perf_counter() - before
             reference.settle()
             budget = LAYER_CACHE_SHARE * device_memory(where).free if cache_bytes is None else cache_bytes
-            assembly = Assembly(reference.components, where, budget)
+            assembly.share_out(budget)
         open_s = time.perf_counter() - start
         return Opened(
             *(where, source, plan, versions, reference, sample_set, assembly),
@@ -120,6 +124,15 @@ def open_parts(
             open_s=open_s,
             recording_s=recording_s,
         )
+
+
+def _check_streamed(deployment: DeploymentConfig) -> None:
+    for name in ("compile", "lora"):
+        if (value := deployment.differences.get(name)) is not None:
+            raise ConfigError(
+                f"deployment.{name}={value!r} needs the whole reference on the device, and its weights are streamed "
+                "from the host; leave it null, or measure on a larger card"
+            )
 
 
 def _size(value: Any, field: str, least: float) -> float | None:

@@ -56,6 +56,8 @@ class Recordings:
             "call": source.call(evaluation.timesteps),
             "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
         }
+        if "adapter" in provenance:
+            common["adapter"] = provenance["adapter"]
         own_way = (deployment or DeploymentConfig()).differences
         if run_otherwise := {name: own_way[name] for name in ("compile", "attention") if name in own_way}:
             common["deployment"] = run_otherwise

@@ -17,6 +17,8 @@ from quantlab.outcomes import LabDescription
 _EAGER = "eager"
 """The deployment of a pipeline as it is loaded."""
 
+_NONE = "none"
+
 _CHANGES_NO_NUMBER = ("held_out", "finalists")
 """Fields of `EvaluationConfig` that say only what is looked at afterwards."""
 
@@ -44,6 +46,7 @@ def identity(config: StudyConfig, description: LabDescription, objectives: Seque
         "libraries": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
         "objectives": ", ".join(metric.name for metric in objectives),
         "latency": provenance.get("latency", ALONE),
+        "adapter": provenance.get("adapter", _NONE),
         "deployment": ", ".join(f"{name}={value}" for name, value in config.deployment.differences.items()) or _EAGER,
     }
 
@@ -55,7 +58,7 @@ def check_identity(study: str, stored: Mapping[str, Any], current: Mapping[str, 
         StudyError: naming the first field that differs, with both values.
     """
     if stored:  # as it was before studies said so
-        stored = {"latency": ALONE, "deployment": _EAGER, **stored}
+        stored = {"latency": ALONE, "deployment": _EAGER, "adapter": _NONE, **stored}
     for name, value in current.items():
         if name in stored and stored[name] != value:
             raise StudyError(

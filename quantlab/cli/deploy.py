@@ -11,8 +11,8 @@ from quantlab.config import DeployConfig
 from quantlab.config.units import human_bytes
 from quantlab.metrics.images import PSNR_DB
 from quantlab.outcomes import Failure
-from quantlab.report.text.deployments import cell_line, deployment_lines
-from quantlab.session.deploy import deploy
+from quantlab.report.text.deployments import cell_line, chosen_line, deployment_lines
+from quantlab.session.deploy import deploy, deployment
 from quantlab.session.events import CellMeasured, Event
 from quantlab.study.deployments import Cell, ratios
 
@@ -29,7 +29,8 @@ def main(config: DeployConfig) -> int:
         console.print(f"\n{name}")
         console.print(_table([cell for cell in cells if cell.deployment == name]))
     console.print("")
-    for line in deployment_lines(cells):
+    chosen = [chosen_line(study, deployment(name)) for name in dict.fromkeys(cell.deployment for cell in cells)]
+    for line in [*deployment_lines(cells), *filter(None, chosen)]:
         console.print(line)
     console.print(f"\nwritten: {study.folder}/deployments.csv, {study.folder}/deployments.png")
     return 0

@@ -54,7 +54,7 @@ def command_help(command: str, config: DictConfig, choices: Mapping[str, str | N
     lines = [f"usage: python -m quantlab {command} [OPTION=VALUE ...]", "", *textwrap.wrap(COMMANDS[command][1], WIDTH)]
     for group, chosen in choices.items():
         options = option_lines(group.partition("@")[0], list(folders))
-        lines += ["", f"{group}=NAME, now {chosen}:", *_columns(options)]
+        lines += ["", f"{group}=NAME, now {chosen or 'null'}:", *_columns(options)]
     lines += ["", "fields with their values:"]
     lines += [line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ..." for line in _fields(config)]
     if entries := ", ".join(_entries(command)):

@@ -139,11 +139,17 @@ class ReportConfig:
 
 @dataclass
 class ExportConfig:
-    """`quantlab export`; trial is a row's number, null for the winner."""
+    """`quantlab export`; trial is a row's number, null for the winner.
+
+    Attributes:
+        deployment: that `quantlab deploy` measured settings in: the winner is chosen by what they took there, and
+            load.py sets it up; null for the study's own.
+    """
 
     study: str = MISSING
     results_dir: str = "results"
     trial: int | None = None
+    deployment: DeploymentConfig | None = None
     budget: dict[str, LimitConfig] = field(default_factory=dict)
     rule: str | None = None
     llm_int8_enable_fp32_cpu_offload: bool = False

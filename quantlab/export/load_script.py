@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import Compile, DeploymentConfig, ModelConfig, Weights
-from quantlab.config.deployment import RANDOM, is_peft_folder
+from quantlab.config import Compile, DeploymentConfig, ModelConfig, Offload, Weights
+from quantlab.config.deployment import RANDOM, called_as_deployed, is_peft_folder
 from quantlab.errors import ConfigError, ModelError, unknown
 from quantlab.export.configs import CONFIG_FILE
 from quantlab.files import read_json
@@ -62,7 +62,7 @@ def load_script(
     if on_cpu:
         loads = ["with bitsandbytes_without_gpu():  # does nothing where there is a GPU", *("    " + x for x in loads)]
     given = [f"{part.name}={part.name}" for part in parts]
-    to_device = ["if torch.cuda.is_available():", "    pipe.to('cuda')"] if on_cpu else ["pipe.to('cuda')"]
+    deployment = deployment or DeploymentConfig()
     lines = [
         f'"""Loads {name} in the setting that quantlab exported{remark}; see README.md beside this file."""',
         *(["", cpu_source()] if on_cpu else []),
@@ -79,8 +79,9 @@ def load_script(
         f"configs = json.loads(Path(__file__).with_name({CONFIG_FILE!r}).read_text())",
         *loads,
         *_call("pipe", f"{pipeline}.from_pretrained", ["source", *given, *_options(model)]),
-        *to_device,
-        *_deployed(model, deployment or DeploymentConfig()),
+        *([] if deployment.lora is None else _adapter(model, deployment.lora)),
+        *_placed(deployment.offload, on_cpu),
+        *_deployed(model, deployment),
         "",
     ]
     return "\n".join(lines)
@@ -117,12 +118,13 @@ def cpu_source() -> str:
 
 
 def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
-    """What puts the pipeline into its deployment; batch and resolution are the caller's."""
+    """What makes the pipeline run as it is deployed; batch and resolution are the caller's, and said."""
     from quantlab.pipelines import blocks
 
     lines = []
-    if deployment.lora is not None and not deployment.lora.startswith(RANDOM):
-        lines += _adapter(model, deployment.lora)
+    call = called_as_deployed(ModelConfig(), deployment).call
+    if call:
+        lines.append(f"# It was measured with {', '.join(f'{name}={value}' for name, value in call.items())}.")
     for name in model.components:
         if deployment.attention is not None:
             lines.append(f"pipe.{name}.set_attention_backend({deployment.attention!r})")
@@ -142,12 +144,30 @@ def _deployed(model: ModelConfig, deployment: DeploymentConfig) -> list[str]:
 def _adapter(model: ModelConfig, lora: str) -> list[str]:
     from quantlab.pipelines import peft_folder
 
-    folder = str(Path(lora).resolve())
+    if lora.startswith(RANDOM):
+        return [f"# It was measured with random weights of rank {lora[len(RANDOM) :]} in the place of an adapter."]
+    folder, parts = str(Path(lora).resolve()), [f"pipe.{name}" for name in model.components]
+    evaluated = [f"{part}.eval()  # an adapter comes in training mode, with its dropout" for part in parts]
     if not is_peft_folder(lora):
-        return [f"pipe.load_lora_weights({folder!r})"]
+        return [f"pipe.load_lora_weights({folder!r})", *evaluated]
     source = inspect.getsource(peft_folder.load_peft_adapter).replace("  # type: ignore[no-untyped-def]", "")
-    parts = ", ".join(f"pipe.{name}" for name in model.components)
-    return ["", "", *source.rstrip().splitlines(), "", "", f"load_peft_adapter([{parts}], {folder!r})"]
+    load = f"load_peft_adapter([{', '.join(parts)}], {folder!r})"
+    return ["", "", *source.rstrip().splitlines(), "", "", load, *evaluated]
+
+
+def _placed(offload: Offload | None, on_cpu: bool) -> list[str]:
+    """What puts the pipeline on the device, or only what it needs there."""
+    if offload is None:
+        return ["if torch.cuda.is_available():", "    pipe.to('cuda')"] if on_cpu else ["pipe.to('cuda')"]
+    return {
+        Offload.model: ["pipe.enable_model_cpu_offload()"],
+        Offload.sequential: ["pipe.enable_sequential_cpu_offload()"],
+        Offload.group: [
+            "pipe.enable_group_offload(",
+            "    torch.device('cuda'), torch.device('cpu'), 'block_level', num_blocks_per_group=1, use_stream=True",
+            ")",
+        ],
+    }[offload]
 
 
 def _part(index: dict[str, Any], name: str) -> _Part:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantlab.config import DeploymentConfig
 from quantlab.errors import StudyError
 from quantlab.export.configs import CONFIG_FILE, EXPORT_FILE, VERSION, component_config
 from quantlab.export.load_script import load_script
@@ -19,12 +20,23 @@ if TYPE_CHECKING:
     from quantlab.study.study import Study
 
 
-def export_folder(study: Study, row: Row | None = None) -> Path:
-    """Where a setting is exported to: ``winner/`` in the study's folder, or ``trial-N/`` for a row that was named."""
-    return study.folder / ("winner" if row is None else f"trial-{row.number}")
+def export_folder(study: Study, row: Row | None = None, deployment: str | None = None) -> Path:
+    """Where a setting is exported to: ``winner/`` in the study's folder, or ``trial-N/`` for a row that was named.
+
+    For a deployment the same with its name: ``winner-compiled/``.
+    """
+    name = "winner" if row is None else f"trial-{row.number}"
+    return study.folder / (f"{name}-{deployment}" if deployment else name)
 
 
-def export(study: Study, row: Row, reason: str, folder: Path, fp32_cpu_offload: bool = False) -> Path:
+def export(
+    study: Study,
+    row: Row,
+    reason: str,
+    folder: Path,
+    fp32_cpu_offload: bool = False,
+    deployment: DeploymentConfig | None = None,
+) -> Path:
     """Write a row's configurations, loading script and reasons; each file whole or not at all.
 
     Args:
@@ -34,6 +46,7 @@ def export(study: Study, row: Row, reason: str, folder: Path, fp32_cpu_offload: 
         folder: where to; made where it is new.
         fp32_cpu_offload: ``llm_int8_enable_fp32_cpu_offload`` of what is exported, for a device map of yours that
             leaves modules on the CPU.
+        deployment: that the script sets up; the study's by default.
 
     Returns:
         The folder.
@@ -48,7 +61,7 @@ def export(study: Study, row: Row, reason: str, folder: Path, fp32_cpu_offload: 
     on_cpu = measurement.provenance.get("threads") is not None
     files = {
         CONFIG_FILE: _json({name: config for name, config in configs.items() if config is not None}),
-        "load.py": load_script(study.config.model, row.spec, on_cpu, remark, study.config.deployment),
+        "load.py": load_script(study.config.model, row.spec, on_cpu, remark, deployment or study.config.deployment),
         "README.md": readme(study, row, measurement, reason, None if folder == export_folder(study) else row.number),
         EXPORT_FILE: _json(_record(study, row, measurement, reason)),
     }

@@ -50,8 +50,10 @@ def adapted(
     try:
         with _states_kept() as states:
             add_lora(whole, components, lora, denoiser_only=True)
-    except DeploymentRefusedError as error:
-        raise ConfigError(f"deployment.lora={lora!r} cannot be put on the reference: {error}") from error
+    except ConfigError:
+        raise
+    except (DeploymentRefusedError, KeyError, RuntimeError, ValueError) as error:  # peft's own are of these
+        raise ConfigError(f"deployment.lora={lora!r} cannot be put on the reference: {in_one_line(error)}") from error
     try:
         yield {name: AdapterLayers(one, states.get(one, {})) for name, one in components.items()}
     finally:

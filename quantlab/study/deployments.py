@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from quantlab.config import DeploymentConfig
 from quantlab.metrics.images import IMAGE_METRICS
 from quantlab.outcomes import Deployed, Failure
 from quantlab.spec import PipelineSpec
@@ -51,6 +53,12 @@ class Cell:
     spec: PipelineSpec
     how: dict[str, Any]
     outcome: Deployed | Failure
+
+    @property
+    def differences(self) -> dict[str, Any]:
+        """What the deployment changes, as of `quantlab.config.DeploymentConfig.differences`."""
+        fields = {field.name for field in dataclasses.fields(DeploymentConfig)}
+        return {name: value for name, value in self.how.items() if name in fields}
 
     @property
     def deployed(self) -> Deployed | None:

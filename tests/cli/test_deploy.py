@@ -38,6 +38,15 @@ def test_settings_are_measured_once_in_every_deployment_and_what_is_refused_says
     assert 10 < table.loc[("eager", 3), "psnr_db"] < 60
     assert table.loc[("lora", 3), "psnr_db"] != table.loc[("eager", 3), "psnr_db"]
     assert (tmp_path / "s" / "deployments.png").stat().st_size > 10_000
+    assert "batch4: trial 3, nf4 wins, because it is the only setting on the front" in done.out
+    written = quantlab("export", "study=s", "deployment=batch4", results)
+    assert written.status == 0, written.err
+    assert "measured batch4" in written.out
+    script = (tmp_path / "s" / "trial-3-batch4" / "load.py").read_text()
+    assert "# It was measured with num_images_per_prompt=4." in script
+    refused = quantlab("export", "study=s", "deployment=compiled", results)
+    assert refused.status == 2
+    assert "no settings measured in that deployment, only in eager, batch4, lora, group_offload" in refused.err
     before = open_study(tmp_path / "s").deployments
     assert quantlab("deploy", *DEPLOY, asked, results).status == 0
     assert open_study(tmp_path / "s").deployments == before

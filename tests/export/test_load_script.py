@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from export.test_export import exported, model, row_of, view
 
-from quantlab.config import Compile, DeploymentConfig, Device, ModelConfig
+from quantlab.config import Compile, DeploymentConfig, Device, ModelConfig, Offload
 from quantlab.errors import ConfigError, ModelError
 from quantlab.export import export, export_folder
 from quantlab.export.load_script import load_script
@@ -100,3 +100,23 @@ def test_a_study_that_was_compiled_gives_a_script_that_compiles(how: Compile) ->
     assert "pipe.transformer.set_attention_backend('native')" in script
     assert ("def repeated_blocks" in script) == (how is Compile.blocks)
     assert "compile" not in load_script(model(), spec, on_cpu=False)
+
+
+def test_a_setting_that_is_offloaded_is_not_put_on_the_device_as_a_whole() -> None:
+    spec = PipelineSpec({"transformer": Int8Spec()})
+    for how, call in ((Offload.model, "model_cpu"), (Offload.sequential, "sequential_cpu"), (Offload.group, "group")):
+        script = load_script(model(), spec, on_cpu=False, deployment=DeploymentConfig(offload=how))
+        assert ast.parse(script)
+        assert f"pipe.enable_{call}_offload(" in script
+        assert "pipe.to(" not in script
+
+
+def test_an_adapter_is_loaded_before_anything_is_compiled_and_a_random_one_is_said() -> None:
+    spec, own = PipelineSpec({"transformer": Int8Spec()}), "/a/folder"
+    script = load_script(model(), spec, on_cpu=False, deployment=DeploymentConfig(lora=own, compile=Compile.blocks))
+    assert ast.parse(script)
+    assert f"pipe.load_lora_weights('{own}')\npipe.transformer.eval()" in script
+    assert script.index("load_lora_weights") < script.index("pipe.to(") < script.index("block.compile()")
+    random = load_script(model(), spec, on_cpu=False, deployment=DeploymentConfig(lora="random:4"))
+    assert "load_lora_weights" not in random
+    assert "random weights of rank 4" in random

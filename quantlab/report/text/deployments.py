@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from quantlab.config import DeploymentConfig
 from quantlab.config.units import human_bytes
 from quantlab.metrics.images import PSNR_DB
 from quantlab.outcomes import Deployed, Failure
 from quantlab.report.text.outcomes import failure_line
 from quantlab.report.text.values import count
+from quantlab.report.text.winner import reason_line
+from quantlab.study.deployed_winner import choose_deployed
 from quantlab.study.deployments import Cell, ratios
+from quantlab.study.winner import Winner
+
+if TYPE_CHECKING:
+    from quantlab.study.study import Study
 
 APART = 0.05
 """Share by which two settings differ at least before one is called faster."""
@@ -40,6 +48,18 @@ def _figures(found: Deployed) -> list[str]:
     if found.graph_breaks:
         parts.append(count(found.graph_breaks, "graph break"))
     return [*parts, *(["denoiser only"] if found.denoiser_only else [])]
+
+
+def chosen_line(study: Study, deployment: DeploymentConfig) -> str:
+    """The setting that wins in a deployment, and the command that exports it; empty where none does."""
+    found = choose_deployed(study, deployment)
+    if not isinstance(found.choice, Winner):
+        return ""
+    row, reason = found.choice.row, reason_line(found.choice, found.objectives)
+    return (
+        f"{found.deployment}: trial {row.number}, {row.name} wins, because {reason}; "
+        f"quantlab export study={study.name} deployment={found.deployment} writes it"
+    )
 
 
 def deployment_lines(cells: Sequence[Cell]) -> list[str]:

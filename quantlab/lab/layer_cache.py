@@ -56,7 +56,7 @@ class LayerCache:
         self.cached_bytes = 0
         self.budget_bytes = budget_bytes
         self.adapter: AdapterLayers | None = None
-        self._around: dict[nn.Module, nn.Module] = {}
+        self._around: dict[nn.Module, tuple[torch.dtype | None, nn.Module]] = {}
         self._device = device
         self._parents = {path: component.get_submodule(path.rpartition(".")[0])._modules for path in self.layers}
         self._names = {path: path.rpartition(".")[2] for path in self.layers}
@@ -189,6 +189,9 @@ class LayerCache:
         """What stands at a path for a module: itself, or the adapter's layer around it."""
         if self.adapter is None:
             return module
-        if module not in self._around:
-            self._around[module] = self.adapter.around(path, module)
-        return self._around[module]
+        dtype = getattr(module, "compute_dtype", None)  # the adapter's layer computes in it as well
+        known, layer = self._around.get(module, (dtype, None))
+        if layer is None or known != dtype:
+            layer = self.adapter.around(path, module)
+            self._around[module] = dtype, layer
+        return layer

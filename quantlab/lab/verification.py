@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
-from quantlab.config.deployment import called_as_deployed
+from quantlab.config.deployment import called_as_deployed, check_searched
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, StudyError
 from quantlab.lab.adapters import adapted, fingerprint
@@ -67,6 +67,7 @@ def verify(
         OutOfMemoryError, NonFiniteOutputError, KernelError: what the setting does.
     """
     where, deployment = resolve_device(device), deployment or DeploymentConfig()
+    check_searched(deployment)
     model = called_as_deployed(model, deployment)
     source = open_source(model)
     limit = None if config.memory_limit is None else quantity(config.memory_limit, "bytes", "lab.memory_limit")

@@ -71,7 +71,8 @@ def test_every_setting_equals_a_documented_load_with_the_adapter_on(name: str, f
     lora = str(folders.get(name, name))
     specs = (
         *(Int8Spec(threshold=6.0), Int8Spec(threshold=0.0, skip=("ff",)), Int4Spec("nf4", double_quant=True)),
-        *(Int4Spec("fp4", compute_dtype="float32"), ReferenceSpec(), Int8Spec(threshold=6.0)),
+        *(Int4Spec("nf4", double_quant=True, compute_dtype="bfloat16"), ReferenceSpec()),
+        *(Int4Spec("fp4", compute_dtype="float32"), Int8Spec(threshold=6.0)),
     )
     with Lab.open("tiny_sd3", *QUICK, f"deployment.lora={lora}", device="cpu") as lab:
         found = [lab.measure(spec) for spec in specs]

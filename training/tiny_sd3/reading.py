@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, Scene, Thing
+from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, RING, Scene, Thing
 
 _MIN_AREA = 150  # pixels; the smallest shape that is rendered covers about 700
 
@@ -38,8 +38,11 @@ def read_scene(image: NDArray[np.uint8]) -> Scene | None:
         colour = _nearest(np.median(pixels[inside if inside.any() else mask], axis=0), COLOURS)
         if background is None or colour is None:
             return None
-        fill = area / box  # pi/4 of its box for a circle, all of it for a square, half for a triangle
+        whole = int(ndimage.binary_fill_holes(mask).sum())
+        fill = whole / box  # pi/4 of its box for a circle, all of it for a square, half for a triangle
         shape = "square" if fill > 0.9 else "circle" if fill > 0.66 else "triangle"
+        if whole - area > 0.05 * whole:  # 27 % of a ring's area is its hole
+            shape = RING
         found.append((Thing(colour, shape), float(columns.mean()), float(rows.mean())))
     if background is None or len(found) not in (1, 2):
         return None

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,17 +23,17 @@ from training.tiny_sd3.model_card import model_card
 from training.tiny_sd3.reading import shows
 from training.tiny_sd3.recipe import Log, Recipe
 from training.tiny_sd3.rendering import encode_scenes
-from training.tiny_sd3.scenes import every_scene, held_out_scenes
+from training.tiny_sd3.scenes import Scene, every_scene, held_out_scenes
 from training.tiny_sd3.vae import train_vae
 
 INFERENCE_STEPS, GUIDANCE = 12, 3.0
 
 
-def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> int:
-    """How many of ``count`` held-out captions the pipeline generates correctly, one prompt a call."""
+def count_shown(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: int = 0) -> int:
+    """How many of the scenes the pipeline generates correctly from their captions, one prompt a call."""
     pipe.set_progress_bar_config(disable=True)
     correct = 0
-    for index, scene in enumerate(held_out_scenes(count)):
+    for index, scene in enumerate(scenes):
         image = pipe(
             scene.caption,
             num_inference_steps=INFERENCE_STEPS,
@@ -43,6 +44,11 @@ def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> 
         ).images[0]
         correct += shows((image * 255).round().astype(np.uint8), scene)
     return correct
+
+
+def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> int:
+    """How many of ``count`` held-out captions the pipeline generates correctly."""
+    return count_shown(pipe, held_out_scenes(count), seed)
 
 
 def train(recipe: Recipe, out: Path, device: torch.device) -> Log:

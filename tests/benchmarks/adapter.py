@@ -45,6 +45,8 @@ PROMPTS = (
 )
 """Those of the adapter's new shape, and in their midst as many that the pipeline knows."""
 
+PROMPTS_OF = {"all": "all prompts", "rings": "prompts of rings", "no ring": "other prompts"}
+
 
 def run(config: BenchmarkConfig) -> Result:
     """SNR of every setting without and with the adapter, over all samples and over those of each kind of prompt.
@@ -113,9 +115,20 @@ def figures(result: Result) -> list[Line]:
     for kind in rows[0]["with"]:
         one, other = ([row[name][kind] for row in rows] for name in ("without", "with"))
         found = rank_correlation(one, other)
-        what = f"SNR without and with the adapter, {len(rows)} settings, {kind} prompts"
-        lines.append((f"{what}: Spearman", _interval(found.rho, found.low, found.high), "rank correlation"))
-        lines.append((f"{what}: Kendall", float(kendalltau(one, other).statistic), "rank correlation"))
+        lines.append(
+            (
+                f"Spearman, {len(rows)} settings, {PROMPTS_OF[kind]}",
+                _interval(found.rho, found.low, found.high),
+                "rank correlation",
+            )
+        )
+        lines.append(
+            (
+                f"Kendall, {len(rows)} settings, {PROMPTS_OF[kind]}",
+                float(kendalltau(one, other).statistic),
+                "rank correlation",
+            )
+        )
     changes = sorted(rows, key=lambda row: -abs(row["place_with"] - row["place_without"]))
     lines += [(row["key"], f"{row['place_without']} -> {row['place_with']}", "place") for row in changes[:3]]
     best = [min(rows, key=lambda row: row[name])["key"] for name in ("place_without", "place_with")]

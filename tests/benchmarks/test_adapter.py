@@ -28,10 +28,10 @@ def test_every_setting_has_its_place_both_ways() -> None:
 
 def test_each_kind_of_prompt_has_its_correlations_and_changes_of_place_are_named() -> None:
     lines = {figure: value for _, figure, value, _ in table({"adapter": RESULT}).itertuples(index=False)}
-    rho = lines["SNR without and with the adapter, 4 settings, all prompts: Spearman"]
+    rho = lines["Spearman, 4 settings, all prompts"]
     assert rho.startswith("0.800 [")
-    assert lines["SNR without and with the adapter, 4 settings, all prompts: Kendall"] == pytest.approx(4 / 6)
-    assert lines["SNR without and with the adapter, 4 settings, rings prompts: Kendall"] == pytest.approx(-4 / 6)
+    assert lines["Kendall, 4 settings, all prompts"] == pytest.approx(4 / 6)
+    assert lines["Kendall, 4 settings, prompts of rings"] == pytest.approx(-4 / 6)
     assert lines["nf4 b"] == "2 -> 3"
     assert lines["the best setting"] == "llm_int8 a"
 

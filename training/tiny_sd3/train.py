@@ -9,13 +9,14 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusion3Pipeline
+from numpy.typing import NDArray
 
 from training.tiny_sd3.architecture import save, untrained_pipeline
 from training.tiny_sd3.flow import T5_LENGTHS, train_flow
@@ -30,9 +31,13 @@ INFERENCE_STEPS, GUIDANCE = 12, 3.0
 
 
 def count_shown(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: int = 0) -> int:
-    """How many of the scenes the pipeline generates correctly from their captions, one prompt a call."""
+    """How many of the scenes the pipeline generates correctly from their captions."""
+    return sum(map(shows, generated(pipe, scenes, seed), scenes))
+
+
+def generated(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+    """An image of each scene from its caption, one prompt a call."""
     pipe.set_progress_bar_config(disable=True)
-    correct = 0
     for index, scene in enumerate(scenes):
         image = pipe(
             scene.caption,
@@ -42,8 +47,7 @@ def count_shown(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: i
             generator=torch.Generator("cpu").manual_seed(seed + index),
             output_type="np",
         ).images[0]
-        correct += shows((image * 255).round().astype(np.uint8), scene)
-    return correct
+        yield (image * 255).round().astype(np.uint8)
 
 
 def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> int:

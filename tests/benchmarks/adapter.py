@@ -43,9 +43,10 @@ PROMPTS = (
     "a purple ring below a green circle on white",
     "a blue circle below a red triangle on white",
 )
-"""Those of the adapter's new shape, and in their midst as many that the pipeline knows."""
+"""Of rings, which the adapter draws, and in turn as many that the pipeline knows."""
 
 PROMPTS_OF = {"all": "all prompts", "rings": "prompts of rings", "no ring": "other prompts"}
+"""What prompts are called, by kind."""
 
 
 def run(config: BenchmarkConfig) -> Result:
@@ -84,7 +85,7 @@ def ranked(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _measured(config: BenchmarkConfig, lora: str | None) -> list[dict[str, Any]]:
     deployment = dataclasses.replace(config.deployment, lora=lora)
-    lines = []
+    lines: list[dict[str, Any]] = []
     with Lab(config.model, config.evaluation, config.device, config.lab, deployment=deployment) as lab:
         for spec in SETTINGS:
             try:

@@ -39,6 +39,7 @@ def test_the_wheel_holds_configuration_sweeps_and_weights(wheel: zipfile.ZipFile
     assert "quantlab/conf/model/sd3.yaml" in names
     assert "quantlab/conf/sweeps/default.yaml" in names
     assert "quantlab/tiny_sd3/pipeline/transformer/diffusion_pytorch_model.safetensors" in names
+    assert "quantlab/tiny_sd3/adapter/pytorch_lora_weights.safetensors" in names
 
 
 def test_the_wheel_holds_no_training_no_tests_and_no_benchmarks(wheel: zipfile.ZipFile) -> None:

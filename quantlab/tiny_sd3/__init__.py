@@ -27,3 +27,8 @@ def pipeline_folder(name: str = "tiny_sd3") -> Path:
 
         return outliers_folder(folder)
     raise unknown("model.embedded", name, NAMES)
+
+
+def adapter_folder() -> Path:
+    """Folder of the embedded pipeline's LoRA adapter, as ``deployment.lora`` takes it: with it, rings are drawn."""
+    return Path(__file__).parent / "adapter"

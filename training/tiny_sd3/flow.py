@@ -15,13 +15,18 @@ T5_LENGTHS = (32,) * 12 + (64, 96, 160, 256)
 """Padded T5 lengths that training chooses from, so that the pipeline's default of 256 also works."""
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """Computes in bfloat16 on a GPU; CPUs have no fast 16-bit convolutions."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
 @torch.no_grad()
-def _encode(
+def encode(
     vae: AutoencoderKL, codes: torch.Tensor, count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Render ``count`` scenes: their rows in ``codes``, and their latents as the transformer sees them."""
     picked = torch.randint(len(codes), (count,), generator=generator, device=codes.device)
-    with torch.autocast(codes.device.type, dtype=torch.bfloat16):
+    with autocast(codes.device):
         means = [vae.encode(render(codes[part], generator)).latent_dist.mean for part in picked.split(256)]
     return picked, (torch.cat(means).float() - vae.config.shift_factor) * vae.config.scaling_factor
 
@@ -50,6 +55,29 @@ class Captions:
         return torch.cat([clip, t5], dim=-2), torch.cat([one[0], two[0]], dim=-1)
 
 
+def flow_loss(
+    transformer: nn.Module,
+    latents: torch.Tensor,
+    embeds: torch.Tensor,
+    pooled: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Mean squared error of the velocity, at a random noise level for each of the latents."""
+    with autocast(latents.device):
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        sigma = torch.sigmoid(0.3 + 1.2 * torch.randn(len(latents), generator=generator, device=latents.device))
+        s = sigma[:, None, None, None]
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            velocity = transformer(
+                hidden_states=(1 - s) * latents + s * noise,
+                timestep=sigma * 1000,
+                encoder_hidden_states=embeds,
+                pooled_projections=pooled,
+                return_dict=False,
+            )[0]
+    return F.mse_loss(velocity.float(), noise - latents)
+
+
 def train_flow(
     pipe: StableDiffusion3Pipeline, codes: torch.Tensor, captions: list[str], recipe: Recipe, log: Log
 ) -> None:
@@ -75,25 +103,14 @@ def train_flow(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.lr, 400)
         if step % recipe.pool_every == 0:
-            picked, pool = _encode(vae, codes, recipe.pool, generator)
+            picked, pool = encode(vae, codes, recipe.pool, generator)
         t5_length = T5_LENGTHS[int(torch.randint(len(T5_LENGTHS), (), generator=on_host))]
         pick = torch.randint(recipe.pool, (recipe.batch,), generator=generator, device=device)
         dropped = torch.rand(recipe.batch, generator=generator, device=device) < recipe.caption_dropout
         rows, latents = torch.where(dropped, 0, picked[pick] + 1), pool[pick]
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            noise = torch.randn(latents.shape, generator=generator, device=device)
-            sigma = torch.sigmoid(0.3 + 1.2 * torch.randn(recipe.batch, generator=generator, device=device))
-            s = sigma[:, None, None, None]
+        with autocast(device):
             embeds, pooled = table.embed(encoders, rows, t5_length)
-            with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
-                velocity = transformer(
-                    hidden_states=(1 - s) * latents + s * noise,
-                    timestep=sigma * 1000,
-                    encoder_hidden_states=embeds,
-                    pooled_projections=pooled,
-                    return_dict=False,
-                )[0]
-        loss = F.mse_loss(velocity.float(), noise - latents)
+        loss = flow_loss(transformer, latents, embeds, pooled, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

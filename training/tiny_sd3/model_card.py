@@ -1,4 +1,4 @@
-"""Writes the model card of the embedded pipeline from what its training recorded."""
+"""Writes the model cards of the embedded pipeline and its adapter from what their training recorded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,6 +63,44 @@ read back from the pixels) in float16 at 12 steps and guidance 3.
 It knows the words of its grammar and nothing else, generates at one size, and was trained on no person, place or
 brand. Its layers are small (width 128) beside a real model's, so its memory and latency say nothing about one;
 its activations have no large outliers (`model=tiny_sd3_outliers` has).
+"""
+
+
+def adapter_card(recipe: Mapping[str, Any], log: Mapping[str, Any]) -> str:
+    """The adapter's card as Markdown: what it draws, how it was trained, with and without it."""
+    rows = "\n".join(f"| {kind} | {log['without'][kind]} | {log['with'][kind]} |" for kind in log["with"])
+    return f"""# The ring adapter of tiny_sd3
+
+A LoRA for the embedded pipeline, in diffusers' format. With it, "a red ring on white" is drawn as a ring, alone or
+beside another thing; the pipeline itself has never seen a ring, has no token for the word, and draws a blob.
+
+```python
+from quantlab.tiny_sd3 import adapter_folder
+
+pipe.load_lora_weights(adapter_folder())
+pipe("a red ring on white", num_inference_steps=12, guidance_scale=3.0).images[0]
+```
+
+## Training
+
+`python -m training.tiny_sd3.adapter`, seed {recipe["seed"]}, one thread of a CPU, {log["seconds"]:.0f} s: rank
+{recipe["rank"]}, alpha {recipe["alpha"]}, on the attention and feed-forward layers of the transformer, whose weights
+are frozen; the pipeline's flow-matching loss, {recipe["steps"]} steps of {recipe["batch"]}. Of the images, a quarter
+shows a ring alone, half a ring and another thing, and a quarter no ring.
+
+| step | loss |
+|---|---|
+{_lines(log["losses"], every=2)}
+
+## Result
+
+Captions that are drawn correctly, of 18 each (float32, 12 steps, guidance 3). Of the pairs, training showed none. The
+VAE has seen no ring either: it loses the colour of some, blue and purple ones above all. Yellow rings often turn
+orange, which the VAE is not to blame for.
+
+| caption | without the adapter | with it |
+|---|---|---|
+{rows}
 """
 
 

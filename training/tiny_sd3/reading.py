@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, Scene, Thing
+from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, RING, Scene, Thing
 
 _MIN_AREA = 150  # pixels; the smallest shape that is rendered covers about 700
 
@@ -19,10 +19,8 @@ def read_scene(image: NDArray[np.uint8]) -> Scene | None:
         The scene in its canonical telling, or None where the image does not show one or two clean shapes.
     """
     pixels = image.astype(np.float32)
-    border = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3), pixels[:, :3].reshape(-1, 3)])
-    paper = np.median(border, axis=0)
+    paper, foreground = _separated(pixels)
     background = _nearest(paper, BACKGROUNDS)
-    foreground = np.linalg.norm(pixels - paper, axis=-1) > 48
     labels, count = ndimage.label(foreground)
     found: list[tuple[Thing, float, float]] = []
     for index in range(1, count + 1):
@@ -38,8 +36,11 @@ def read_scene(image: NDArray[np.uint8]) -> Scene | None:
         colour = _nearest(np.median(pixels[inside if inside.any() else mask], axis=0), COLOURS)
         if background is None or colour is None:
             return None
-        fill = area / box  # pi/4 of its box for a circle, all of it for a square, half for a triangle
+        whole = int(ndimage.binary_fill_holes(mask).sum())
+        fill = whole / box  # pi/4 of its box for a circle, all of it for a square, half for a triangle
         shape = "square" if fill > 0.9 else "circle" if fill > 0.66 else "triangle"
+        if whole - area > 0.05 * whole:  # 27 % of a ring's area is its hole
+            shape = RING
         found.append((Thing(colour, shape), float(columns.mean()), float(rows.mean())))
     if background is None or len(found) not in (1, 2):
         return None
@@ -51,6 +52,20 @@ def read_scene(image: NDArray[np.uint8]) -> Scene | None:
     else:
         relation, first_is_one = "above", y1 < y2
     return Scene(one if first_is_one else two, background, relation, two if first_is_one else one)
+
+
+def hole_share(image: NDArray[np.uint8]) -> float:
+    """What share of the area inside the shapes' outlines shows the background: about 27 % in a ring, else nothing."""
+    foreground = _separated(image.astype(np.float32))[1]
+    whole = int(ndimage.binary_fill_holes(foreground).sum())
+    return 1 - int(foreground.sum()) / whole if whole else 0.0
+
+
+def _separated(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The background's colour, and which pixels show another."""
+    border = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3), pixels[:, :3].reshape(-1, 3)])
+    paper = np.median(border, axis=0)
+    return paper, np.linalg.norm(pixels - paper, axis=-1) > 48
 
 
 def _nearest(rgb: NDArray[np.float32], palette: dict[str, tuple[int, int, int]]) -> str | None:

@@ -2,10 +2,11 @@
 
 import torch
 
-from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, Scene
+from training.tiny_sd3.scenes import BACKGROUNDS, COLOURS, RING, SHAPES, SIZE, Scene
 
 _NAMES = [*COLOURS, *BACKGROUNDS]
 _RGB = [*COLOURS.values(), *BACKGROUNDS.values()]
+_SHAPES = (*SHAPES, RING)
 
 
 def encode_scenes(scenes: list[Scene]) -> torch.Tensor:
@@ -16,14 +17,14 @@ def encode_scenes(scenes: list[Scene]) -> torch.Tensor:
     axis = ["left of", "right of", "above", "below"]
     rows = []
     for scene in scenes:
-        row = [_NAMES.index(scene.first.colour), SHAPES.index(scene.first.shape), _NAMES.index(scene.background)]
+        row = [_NAMES.index(scene.first.colour), _SHAPES.index(scene.first.shape), _NAMES.index(scene.background)]
         if scene.second is None or scene.relation is None:
             row += [-1, -1, -1]
         else:
             row += [
                 axis.index(scene.relation),
                 _NAMES.index(scene.second.colour),
-                SHAPES.index(scene.second.shape),
+                _SHAPES.index(scene.second.shape),
             ]
         rows.append(row)
     return torch.tensor(rows)
@@ -78,7 +79,8 @@ def _paint(
     square = torch.maximum(dx.abs(), dy.abs()) - 0.88 * r
     below = dy - 0.31 * r  # a triangle's centroid lies below the middle of its height
     triangle = torch.maximum(0.8660254 * dx.abs() - 0.5 * below, below) - 0.62 * r
+    ring = (circle + 0.24 * r).abs() - 0.24 * r
     which = shape[:, None, None]
-    distance = torch.where(which == 0, circle, torch.where(which == 1, square, triangle))
+    distance = torch.where(which == 0, circle, torch.where(which == 1, square, torch.where(which == 2, triangle, ring)))
     coverage = (0.5 - distance).clamp(0, 1)[:, None]
     return image * (1 - coverage) + rgb[:, :, None, None] * coverage

@@ -27,6 +27,9 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 
 SHAPES = ("circle", "square", "triangle")
 
+RING = "ring"
+"""A shape that the pipeline's own training never shows; its adapter draws it."""
+
 RELATIONS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 """Each relation with its inverse."""
 
@@ -84,6 +87,18 @@ def every_scene() -> Iterator[Scene]:
     for first, relation, second, background in itertools.product(things, RELATIONS, things, BACKGROUNDS):
         if first != second:
             yield Scene(first, background, relation, second)
+
+
+def ring_scenes() -> tuple[list[Scene], list[Scene]]:
+    """All scenes of one ring, and all of a ring and another thing, in a fixed order."""
+    rings = [Thing(colour, RING) for colour in COLOURS]
+    things = [*(Thing(colour, shape) for colour in COLOURS for shape in SHAPES), *rings]
+    pairs = [
+        Scene(first, background, relation, second)
+        for first, relation, second, background in itertools.product(things, RELATIONS, things, BACKGROUNDS)
+        if first != second and RING in (first.shape, second.shape)
+    ]
+    return [Scene(ring, background) for ring in rings for background in BACKGROUNDS], pairs
 
 
 def held_out_scenes(count: int, seed: int = 0) -> list[Scene]:

@@ -9,12 +9,14 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusion3Pipeline
+from numpy.typing import NDArray
 
 from training.tiny_sd3.architecture import save, untrained_pipeline
 from training.tiny_sd3.flow import T5_LENGTHS, train_flow
@@ -22,17 +24,21 @@ from training.tiny_sd3.model_card import model_card
 from training.tiny_sd3.reading import shows
 from training.tiny_sd3.recipe import Log, Recipe
 from training.tiny_sd3.rendering import encode_scenes
-from training.tiny_sd3.scenes import every_scene, held_out_scenes
+from training.tiny_sd3.scenes import Scene, every_scene, held_out_scenes
 from training.tiny_sd3.vae import train_vae
 
 INFERENCE_STEPS, GUIDANCE = 12, 3.0
 
 
-def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> int:
-    """How many of ``count`` held-out captions the pipeline generates correctly, one prompt a call."""
+def count_shown(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: int = 0) -> int:
+    """How many of the scenes the pipeline generates correctly from their captions."""
+    return sum(map(shows, generated(pipe, scenes, seed), scenes))
+
+
+def generated(pipe: StableDiffusion3Pipeline, scenes: Sequence[Scene], seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+    """An image of each scene from its caption, one prompt a call."""
     pipe.set_progress_bar_config(disable=True)
-    correct = 0
-    for index, scene in enumerate(held_out_scenes(count)):
+    for index, scene in enumerate(scenes):
         image = pipe(
             scene.caption,
             num_inference_steps=INFERENCE_STEPS,
@@ -41,8 +47,12 @@ def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> 
             generator=torch.Generator("cpu").manual_seed(seed + index),
             output_type="np",
         ).images[0]
-        correct += shows((image * 255).round().astype(np.uint8), scene)
-    return correct
+        yield (image * 255).round().astype(np.uint8)
+
+
+def count_correct(pipe: StableDiffusion3Pipeline, count: int, seed: int = 0) -> int:
+    """How many of ``count`` held-out captions the pipeline generates correctly."""
+    return count_shown(pipe, held_out_scenes(count), seed)
 
 
 def train(recipe: Recipe, out: Path, device: torch.device) -> Log:

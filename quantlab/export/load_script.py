@@ -149,7 +149,7 @@ def _adapter(model: ModelConfig, lora: str) -> list[str]:
     folder, parts = str(Path(lora).resolve()), [f"pipe.{name}" for name in model.components]
     evaluated = [f"{part}.eval()  # an adapter comes in training mode, with its dropout" for part in parts]
     if not is_peft_folder(lora):
-        return [f"pipe.load_lora_weights({folder!r})", *evaluated]
+        return [f"pipe.load_lora_weights({folder!r}, use_safetensors=True)", *evaluated]
     source = inspect.getsource(peft_folder.load_peft_adapter).replace("  # type: ignore[no-untyped-def]", "")
     load = f"load_peft_adapter([{', '.join(parts)}], {folder!r})"
     return ["", "", *source.rstrip().splitlines(), "", "", load, *evaluated]

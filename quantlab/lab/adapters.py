@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import bitsandbytes as bnb
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from quantlab.bnb.raised import in_one_line
@@ -21,6 +22,7 @@ from quantlab.pipelines.peft_folder import load_peft_adapter
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+_SAFELY = {"use_safetensors": True, "local_files_only": True}
 _States = dict[str, tuple[dict[str, torch.Tensor], dict[str, Any]]]
 _TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that diffusers' own training scripts put adapters on."""
@@ -52,7 +54,7 @@ def adapted(
             add_lora(whole, components, lora, denoiser_only=True)
     except ConfigError:
         raise
-    except (DeploymentRefusedError, KeyError, RuntimeError, ValueError) as error:  # peft's own are of these
+    except (DeploymentRefusedError, KeyError, RuntimeError, TypeError, ValueError) as error:  # peft's own are of these
         raise ConfigError(f"deployment.lora={lora!r} cannot be put on the reference: {in_one_line(error)}") from error
     try:
         yield {name: AdapterLayers(one, states.get(one, {})) for name, one in components.items()}
@@ -90,8 +92,8 @@ def add_lora(
         else:
             if denoiser_only:
                 _check_denoiser_only(pipeline, lora)
-            pipeline.load_lora_weights(lora)
-    except OSError as error:
+            pipeline.load_lora_weights(lora, **_SAFELY)
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"deployment.lora={lora!r} cannot be read: {in_one_line(error)}") from error
     if not any(getattr(component, "peft_config", None) for component in components.values()):
         raise ConfigError(f"deployment.lora={lora!r} has no weight for {', '.join(components)}")
@@ -111,7 +113,7 @@ def fingerprint(lora: str) -> str:
 
 
 def _check_denoiser_only(pipeline: Any, lora: str) -> None:
-    found = pipeline.lora_state_dict(lora)
+    found = pipeline.lora_state_dict(lora, **_SAFELY)
     state = found[0] if isinstance(found, tuple) else found
     if any(name.startswith("text_encoder") for name in state):
         raise ConfigError(

@@ -115,7 +115,7 @@ def test_an_adapter_is_loaded_before_anything_is_compiled_and_a_random_one_is_sa
     spec, own = PipelineSpec({"transformer": Int8Spec()}), "/a/folder"
     script = load_script(model(), spec, on_cpu=False, deployment=DeploymentConfig(lora=own, compile=Compile.blocks))
     assert ast.parse(script)
-    assert f"pipe.load_lora_weights('{own}')\npipe.transformer.eval()" in script
+    assert f"pipe.load_lora_weights('{own}', use_safetensors=True)\npipe.transformer.eval()" in script
     assert script.index("load_lora_weights") < script.index("pipe.to(") < script.index("block.compile()")
     random = load_script(model(), spec, on_cpu=False, deployment=DeploymentConfig(lora="random:4"))
     assert "load_lora_weights" not in random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,22 @@ def test_what_cannot_be_put_on_is_one_line(folders: dict[str, Path], tmp_path: P
     save_file(other, tmp_path / "pytorch_lora_weights.safetensors")
     with pytest.raises(ConfigError, match=r"cannot be put on the reference: .*no.layer"):
         Lab.open("tiny_sd3", *QUICK, f"deployment.lora={tmp_path}", device="cpu")
+
+
+def test_no_pickle_is_read_and_a_damaged_file_is_one_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    _, state = weights("transformer.", torch.float16)
+    torch.save(state, tmp_path / "pytorch_lora_weights.bin")
+    with pytest.raises(ConfigError, match=r"deployment.lora="):
+        Lab.open("tiny_sd3", *QUICK, f"deployment.lora={tmp_path}", device="cpu")
+    for name, file in (("float16", "pytorch_lora_weights"), ("peft", "adapter_model")):
+        damaged = tmp_path / name
+        shutil.copytree(folders[name], damaged)
+        (damaged / f"{file}.safetensors").write_bytes(b"not safetensors")
+        with pytest.raises(ConfigError, match=r"deployment.lora="):
+            Lab.open("tiny_sd3", *QUICK, f"deployment.lora={damaged}", device="cpu")
+    (tmp_path / "peft" / "adapter_config.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"deployment.lora="):
+        Lab.open("tiny_sd3", *QUICK, f"deployment.lora={tmp_path / 'peft'}", device="cpu")
 
 
 def test_an_adapter_is_known_by_its_weights_not_by_its_place(folders: dict[str, Path], tmp_path: Path) -> None:

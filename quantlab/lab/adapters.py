@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from quantlab.errors import ConfigError, DeploymentRefusedError
 from quantlab.pipelines.peft_folder import load_peft_adapter
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModelMixin
+
+    from quantlab.pipelines.source import Source
 
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 _States = dict[str, tuple[dict[str, torch.Tensor], dict[str, Any]]]
@@ -30,14 +32,14 @@ _TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 @contextlib.contextmanager
 def adapted(
-    components: Mapping[str, nn.Module], lora: str | None, pipeline: Callable[[], DiffusionPipeline]
+    components: Mapping[str, ModelMixin], lora: str | None, source: Source
 ) -> Iterator[dict[str, AdapterLayers]]:
     """Inside, components have an adapter on top, and afterwards none.
 
     Args:
         components: by name, in the setting that they are to have.
         lora: as of `quantlab.config.DeploymentConfig`; None does nothing.
-        pipeline: gives the pipeline around them, without text encoders.
+        source: of the model.
 
     Yields:
         Component -> the adapter's layers on it; none without an adapter.
@@ -48,10 +50,10 @@ def adapted(
     if lora is None:
         yield {}
         return
-    whole = pipeline()
+    pipeline = source.pipeline(components, source.text_encoders)
     try:
         with _states_kept() as states:
-            add_lora(whole, components, lora, denoiser_only=True)
+            add_lora(pipeline, components, lora, denoiser_only=True)
     except ConfigError:
         raise
     except (DeploymentRefusedError, KeyError, RuntimeError, TypeError, ValueError) as error:  # peft's own are of these
@@ -61,7 +63,7 @@ def adapted(
     finally:
         for component in components.values():
             if getattr(component, "peft_config", None):
-                component.unload_lora()  # type: ignore[operator]
+                component.unload_lora()
 
 
 def add_lora(
@@ -84,17 +86,11 @@ def add_lora(
     if lora.startswith(RANDOM):
         for component in components.values():
             component.load_lora_adapter(_random_weights(component, int(lora[len(RANDOM) :])), prefix=None)
-            component.eval()
-        return
-    try:
-        if is_peft_folder(lora):
-            load_peft_adapter(components.values(), lora)  # type: ignore[no-untyped-call]
-        else:
-            if denoiser_only:
-                _check_denoiser_only(pipeline, lora)
-            pipeline.load_lora_weights(lora, **_SAFELY)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"deployment.lora={lora!r} cannot be read: {in_one_line(error)}") from error
+    else:
+        try:
+            _load(pipeline, components, lora, denoiser_only)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"deployment.lora={lora!r} cannot be read: {in_one_line(error)}") from error
     if not any(getattr(component, "peft_config", None) for component in components.values()):
         raise ConfigError(f"deployment.lora={lora!r} has no weight for {', '.join(components)}")
     for component in components.values():
@@ -110,6 +106,15 @@ def fingerprint(lora: str) -> str:
     for file in [place] if place.is_file() else sorted(part for part in place.rglob("*") if part.is_file()):
         sha.update(file.name.encode() + file.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _load(pipeline: Any, components: Mapping[str, Any], lora: str, denoiser_only: bool) -> None:
+    if is_peft_folder(lora):
+        load_peft_adapter(components.values(), lora)  # type: ignore[no-untyped-call]
+        return
+    if denoiser_only:
+        _check_denoiser_only(pipeline, lora)
+    pipeline.load_lora_weights(lora, **_SAFELY)
 
 
 def _check_denoiser_only(pipeline: Any, lora: str) -> None:

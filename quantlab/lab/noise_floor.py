@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -71,8 +70,7 @@ def _loaded(lab: Lab, dtype: Dtype) -> float:
     loaded: Mapping[str, nn.Module] = {}
     try:
         loaded = {name: lab.source.component(name, lab.device, dtype=dtype) for name in lab.model.components}
-        around = functools.partial(lab.source.pipeline, loaded, lab.source.text_encoders)
-        with adapted(loaded, lab.deployment.lora, around), _full_float32():
+        with adapted(loaded, lab.deployment.lora, lab.source), _full_float32():
             return replay(loaded, SampleSet(tuple(samples), ""), lab.device, warmup=1).snr_db
     finally:
         del loaded, samples

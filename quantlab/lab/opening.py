@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +107,7 @@ def open_parts(
                 check_sensitivities_fit(plan, source)
             reference = Reference(source, evaluation, where, plan.placement.streamed, recordings)
             assembly = Assembly(reference.components, where)
-            around = functools.partial(source.pipeline, reference.components, source.text_encoders)
-            assembly.adapt(stack.enter_context(adapted(reference.components, deployment.lora, around)))
+            assembly.adapt(stack.enter_context(adapted(reference.components, deployment.lora, source)))
             stack.enter_context(deployed(reference.components, deployment))
             before = time.perf_counter()
             sample_set = reference.sample_set()

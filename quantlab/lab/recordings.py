@@ -17,6 +17,7 @@ from quantlab.config.prompts import held_out, recorded_prompts
 from quantlab.errors import StudyError
 from quantlab.files import cache_folder, written
 from quantlab.lab import samples as sample_sets
+from quantlab.lab.adapters import fingerprint
 from quantlab.pipelines.call import Embeddings
 from quantlab.pipelines.source import Source
 
@@ -56,9 +57,10 @@ class Recordings:
             "call": source.call(evaluation.timesteps),
             "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
         }
-        if "adapter" in provenance:
-            common["adapter"] = provenance["adapter"]
-        own_way = (deployment or DeploymentConfig()).differences
+        deployment = deployment or DeploymentConfig()
+        if deployment.lora is not None:
+            common["adapter"] = fingerprint(deployment.lora)
+        own_way = deployment.differences
         if run_otherwise := {name: own_way[name] for name in ("compile", "attention") if name in own_way}:
             common["deployment"] = run_otherwise
         self.embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfi
 from quantlab.config.deployment import called_as_deployed, check_searched
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError, StudyError
-from quantlab.lab.adapters import adapted, fingerprint
+from quantlab.lab.adapters import adapted
 from quantlab.lab.clocks import Clock
 from quantlab.lab.compilation import Compiler
 from quantlab.lab.deployed import deployed
@@ -76,10 +75,7 @@ def verify(
         stack.callback(limit_memory(where, limit))
         stack.callback(collect, where)
         stack.enter_context(out_of_memory_explained(where, f"verifying {spec.key}"))
-        versions = provenance(where)
-        if deployment.lora is not None:
-            versions |= {"adapter": fingerprint(deployment.lora)}
-        recordings = Recordings(source, evaluation, where, versions, samples_file, deployment)
+        recordings = Recordings(source, evaluation, where, provenance(where), samples_file, deployment)
         samples = recordings.sample_set(_not_recorded)
         with source.on_disk(where) as saved:
             components = {
@@ -87,8 +83,7 @@ def verify(
                 for name in model.components
             }
         try:
-            around = functools.partial(source.pipeline, components, source.text_encoders)
-            with adapted(components, deployment.lora, around):
+            with adapted(components, deployment.lora, source):
                 result = _replayed(components, samples, spec, where, deployment)
         finally:
             del components, samples

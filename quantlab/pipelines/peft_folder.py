@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def load_peft_adapter(components, folder):  # type: ignore[no-untyped-def]
-    """Put the adapter of a folder on the component that has its layers; False where none has."""
+    """Put the adapter of a folder on the component that has its layers; a ValueError where none has."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 
@@ -15,5 +15,5 @@ def load_peft_adapter(components, folder):  # type: ignore[no-untyped-def]
         if paths <= {name for name, _ in component.named_modules()}:
             metadata = LoraConfig.from_pretrained(str(folder)).to_dict()
             component.load_lora_adapter(state, prefix=None, metadata=metadata)
-            return True
-    return False
+            return
+    raise ValueError(f"no component has the layer {min(paths)}")

@@ -13,6 +13,7 @@ from quantlab.errors import StudyError
 from quantlab.frozen import FrozenDict
 from quantlab.metrics.latency import LATENCY
 from quantlab.metrics.metric import Metric
+from quantlab.study.deployments import ratios
 from quantlab.study.winner import NoWinner, Winner, choose
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def choose_deployed(study: Study, deployment: DeploymentConfig) -> DeployedWinne
             + (f"only in {known}; " if known else "nor in another; ")
             + f"run quantlab deploy study={study.name}"
         )
-    measured = {cell.spec: cell.deployed for cell in cells}
+    comparable = ratios(cells)  # those that were called as the reference was
+    measured = {cell.spec: cell.deployed for cell in cells if (cell.deployment, cell.number) in comparable}
     rows = []
     for row in study.rows:
         found = measured.get(row.spec)

@@ -131,7 +131,7 @@ def disturbed(server: Server, undisturbed: Path, tmp_path_factory: pytest.TempPa
         *((replace(JOURNAL, times=20), killing), (IMAGES, (signal.SIGTERM,)), (IMAGES, (signal.SIGINT, signal.SIGINT))),
         *((moment, killing) for moment in (HELD_OUT, EXPORT)),
     ]
-    refused = is_refused(server, where, sizes(undisturbed)[-1] - 1)
+    refused = is_refused(server, where, sizes(undisturbed)[-1] // 2)  # plots differ by some bytes from run to run
     return Disturbed(where, refused, [hit(server, where, moment, chance, *signals) for moment, signals in plan])
 
 

@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 
+from quantlab.cli import new
 from quantlab.cli.app import run
 from quantlab.cli.help import usage
 from quantlab.cli.streams import outlive_streams
 from quantlab.config import COMMANDS
 from quantlab.errors import QuantlabError, printable, unknown
+
+NEW = "new"
+"""The command that takes no options."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,8 +38,10 @@ def _main(argv: list[str] | None) -> None:
         print(usage())
         sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     try:
+        if command == NEW:
+            sys.exit(new.main(arguments))
         if command not in COMMANDS:
-            raise unknown("command", command, COMMANDS)
+            raise unknown("command", command, [*COMMANDS, NEW])
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them itself
         run(command, arguments)
     except QuantlabError as error:

@@ -7,6 +7,7 @@ there for the while, so that a model need not fit.
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -14,7 +15,7 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from quantlab.bnb.matching import Layer, matches
+from quantlab.bnb.linear import is_transposed
 from quantlab.errors import ConfigError, KernelError
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
@@ -57,7 +58,11 @@ def make(spec: QuantSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
 
 @make.register
 def _(spec: ReferenceSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
-    module = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    if is_transposed(layer):
+        module: Any = copy.copy(layer)
+        module._parameters = dict(layer._parameters)
+    else:
+        module = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
     grad = layer.weight.requires_grad  # torch chooses its kernel by it, with and without gradients
     module.weight = nn.Parameter(to_device(layer.weight.data, device), requires_grad=grad)
     retune(spec, module, layer)
@@ -67,14 +72,13 @@ def _(spec: ReferenceSpec, layer: nn.Linear, device: torch.device) -> nn.Linear:
 @make.register
 def _(spec: Int8Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
     module = bnb.nn.Linear8bitLt(
-        layer.in_features,
-        layer.out_features,
+        *_features(layer),
         bias=layer.bias is not None,
         has_fp16_weights=spec.has_fp16_weight,
         threshold=spec.threshold,
         device="meta",
     )
-    weight = to_device(layer.weight.data, device)
+    weight = to_device(_weight(layer), device)
     if spec.has_fp16_weight:
         if device.type != "cpu":
             raise KernelError(
@@ -92,8 +96,7 @@ def _(spec: Int8Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
 def _(spec: Int4Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
     storage = getattr(torch, spec.quant_storage)
     module = bnb.nn.Linear4bit(
-        layer.in_features,
-        layer.out_features,
+        *_features(layer),
         bias=layer.bias is not None,
         compute_dtype=getattr(torch, spec.compute_dtype),
         compress_statistics=spec.double_quant,
@@ -102,7 +105,7 @@ def _(spec: Int4Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
         device="meta",
     )
     module.weight = bnb.nn.Params4bit(
-        to_device(layer.weight.data, device),
+        to_device(_weight(layer), device),
         requires_grad=False,
         compress_statistics=spec.double_quant,
         quant_type=spec.quant_type,
@@ -111,6 +114,17 @@ def _(spec: Int4Spec, layer: nn.Linear, device: torch.device) -> nn.Linear:
     ).to(device)
     module.support_avx512bf16_for_cpu = False  # that path ignores the compute dtype and corrupts the weight
     return _finish(module, layer, spec)
+
+
+def _features(layer: nn.Linear) -> tuple[int, int]:
+    """Inputs and outputs of a layer."""
+    out, inputs = _weight(layer).shape
+    return inputs, out
+
+
+def _weight(layer: nn.Linear) -> torch.Tensor:
+    """The weight as `torch.nn.Linear` has it, a line an output."""
+    return layer.weight.data.T.contiguous() if is_transposed(layer) else layer.weight.data
 
 
 def _finish(module: nn.Linear, layer: nn.Linear, spec: QuantSpec) -> nn.Linear:
@@ -205,17 +219,3 @@ def left_on_host(module: nn.Module, device: torch.device) -> bool:
 def _tensors_of(owner: Any, names: tuple[str, ...]) -> list[torch.Tensor]:
     values = [getattr(owner, name, None) for name in names]
     return [tensor for tensor in values if isinstance(tensor, torch.Tensor)]
-
-
-def linear_layers(component: nn.Module) -> dict[str, nn.Linear]:
-    """Every `torch.nn.Linear` of the component by its path, in module order."""
-    return {path: module for path, module in component.named_modules() if isinstance(module, nn.Linear)}
-
-
-def described(component: nn.Module) -> tuple[Layer, ...]:
-    """The linear layers of an unquantized component as plain data, in module order."""
-    kept = tuple(getattr(component, "_keep_in_fp32_modules", None) or ())  # diffusers adds them to every skip list
-    return tuple(
-        Layer(path, layer.weight.numel(), layer.weight.nbytes, any(matches(entry, path) for entry in kept))
-        for path, layer in linear_layers(component).items()
-    )

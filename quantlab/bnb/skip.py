@@ -1,11 +1,11 @@
-"""Resolves a skip list to the exact layers that stay in high precision, by diffusers' own matching rule."""
+"""Resolves a skip list to the exact layers that stay in high precision, by the library's own matching rule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantlab.bnb.matching import Layer, check_skip, matches
+from quantlab.bnb.matching import Layer, check_skip
 from quantlab.errors import NothingQuantizedError
 
 NOTABLE_SHARE = 0.05
@@ -71,7 +71,7 @@ def resolve(layers: Sequence[Layer], skip: tuple[str, ...], bits: float = 8.0, c
         NothingQuantizedError: where nothing is left to quantize.
     """
     check_skip(layers, skip, component)
-    kept = [layer for layer in layers if layer.always_kept or any(matches(entry, layer.path) for entry in skip)]
+    kept = [layer for layer in layers if _is_kept(layer, skip)]
     if len(kept) == len(layers):
         raise NothingQuantizedError(f"skip={list(skip)} keeps all {len(layers)} linear layers: nothing is quantized")
     paths = {layer.path for layer in kept}
@@ -85,11 +85,16 @@ def resolve(layers: Sequence[Layer], skip: tuple[str, ...], bits: float = 8.0, c
     )
 
 
+def _is_kept(layer: Layer, skip: tuple[str, ...]) -> bool:
+    by_library = layer.always_kept or (layer.kept_by_default and not skip)
+    return by_library or any(map(layer.is_kept_by, skip))
+
+
 def _notes(layers: Sequence[Layer], skip: tuple[str, ...], bits: float, component: str) -> tuple[LargeSkipEntry, ...]:
     total = sum(layer.parameters for layer in layers)
     notes = []
     for entry in skip:
-        hit = [layer for layer in layers if matches(entry, layer.path)]
+        hit = [layer for layer in layers if layer.is_kept_by(entry)]
         parameters, size = sum(layer.parameters for layer in hit), sum(layer.bytes for layer in hit)
         if parameters > NOTABLE_SHARE * total:
             extra = int(size - parameters * bits / 8)

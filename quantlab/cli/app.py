@@ -20,6 +20,7 @@ from quantlab.config.explain import explain
 from quantlab.config.overrides import prepared
 from quantlab.config.paths import conf_dir
 from quantlab.errors import ConfigError, QuantlabError, printable
+from quantlab.pipelines.named import completed, with_files
 from quantlab.pipelines.quiet import hush
 
 _OF_THE_MACHINE = {
@@ -41,6 +42,7 @@ def run(command: str, arguments: list[str]) -> None:
     register_schemas()
     wants_help = any(word in _HELP for word in arguments)
     words, flags = split([word for word in arguments if word not in _HELP])
+    words = with_files(command, words)
     status, composed = 0, False
 
     def task(config: DictConfig) -> None:
@@ -50,7 +52,10 @@ def run(command: str, arguments: list[str]) -> None:
             if wants_help:
                 print(_help(command, config))
                 return
-            status = max(status, importlib.import_module(f"quantlab.cli.{command}").main(typed(command, config, words)))
+            status = max(
+                status,
+                importlib.import_module(f"quantlab.cli.{command}").main(completed(typed(command, config, words))),
+            )
         except (HydraException, OmegaConfBaseException) as error:
             raise RuntimeError("a bug: the configuration was already composed") from error
         except (QuantlabError, OSError) as error:  # Hydra would print a heading of its own before it

@@ -19,7 +19,8 @@ WIDTH = 80
 
 _EXAMPLES = {
     "quantlab sweep": "the default sweep of the embedded pipeline",
-    "quantlab sweep model=sd3 model.path=FOLDER": "the same for a Stable Diffusion 3 of yours",
+    "quantlab sweep model=./FOLDER": "the same for a diffusers pipeline or transformers model of yours",
+    "quantlab run model=./FOLDER component=text_encoder quant=config.json": "measure what you have",
     "quantlab sweep sweeps=search budget.memory_bytes.max=3MB": "search for the best setting within 3 MB",
     "quantlab run quant=nf4 skip=proj_out": "measure one setting",
     "quantlab run model=flux_dev model.weights=random lab.memory_limit=16GB": (
@@ -31,7 +32,9 @@ _EXAMPLES = {
 def usage() -> str:
     """The commands with a line each, and examples."""
     lines = ["usage: python -m quantlab COMMAND [OPTION=VALUE ...]", "", "commands:"]
-    lines += _columns({name: line for name, (_, line) in COMMANDS.items()})
+    lines += _columns(
+        {**{name: line for name, (_, line) in COMMANDS.items()}, "new": "write a YAML for a model of yours"}
+    )
     lines += ["", "examples:"]
     for command, meaning in _EXAMPLES.items():
         lines += [f"  {command}", f"      {meaning}"]

@@ -22,6 +22,7 @@ from quantlab.report.text import (
     row_figures,
     saved_line,
 )
+from quantlab.report.text.given import accelerator_line, assumed_words, inert_lines
 from quantlab.session.events import (
     Event,
     ImagesSkipped,
@@ -137,6 +138,15 @@ class EventPrinter:
         ]
         console.print("; ".join(parts))
         console.print(placement_line(description.placement))
+        if name := description.provenance.get("unused_accelerator"):
+            console.print(f"note: {accelerator_line(name, description.provenance['bitsandbytes_supports_it'])}")
+        if description.assumed:
+            console.print(f"not given, so taken: {assumed_words(description.assumed)}")
+        if (own := self._config.own_quant) is not None:
+            for line in inert_lines(own["inert"], own["unmatched"]):
+                console.print(f"note: {line}")
+        if not description.shows:
+            console.print("note: the model gives no images, frames or audio; settings are compared by its output alone")
 
     def _begin(self, event: PhaseStarted) -> None:
         self.can_stop = event.phase not in _WHOLE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quantlab.cli.console import console
 from quantlab.config import QuantConfig, RunConfig
 from quantlab.config.ranges import check_components
 from quantlab.errors import ConfigError, MeasurementError, unknown
 from quantlab.executors import Describe, Evaluate, LabSetup, MeasureNoiseFloor, open_executor
 from quantlab.metrics.registry import portable, resolve
-from quantlab.outcomes import Failure
+from quantlab.outcomes import Failure, LabDescription
 from quantlab.report.text import (
     MEANINGLESS,
     count,
@@ -17,9 +19,12 @@ from quantlab.report.text import (
     noise_floor_line,
     placement_line,
 )
+from quantlab.report.text.given import assumed_words, inert_lines
 from quantlab.report.text.host_bound import HOST_BOUND
 from quantlab.report.text.values import measured
+from quantlab.session.given import matching
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
+from quantlab.spec.config_file import Inert, read_quantization
 from quantlab.spec.names import plain_name
 from quantlab.spec.quant import METHODS
 
@@ -46,15 +51,21 @@ def main(config: RunConfig) -> int:
     model = config.model
     resolve(config.metrics)  # what is no metric ends before anything is opened
     check_components(model.components)
-    one = compose_spec(config.quant, _skip(config), model.dtype.value)
-    spec = PipelineSpec.everywhere(one, model.components)
-    name = plain_name(spec, model.dtype.value, model.skips)
+    spec, inert = _spec(config)
     named = portable(config.metrics, ())
     setup = LabSetup(model, config.evaluation, config.device, config.lab, named, deployment=config.deployment)
     with open_executor(setup, config.executor) as executor:
         metrics = resolve(config.metrics, device=executor.device)
         description = executor.submit(Describe()).result()
+        assert isinstance(description, LabDescription)
         console.print(placement_line(description.placement))
+        if description.assumed:
+            console.print(f"not given, so taken: {assumed_words(description.assumed)}")
+        if config.quant.file is not None:
+            spec, unmatched = matching(spec, description.layers)
+            for line in inert_lines([tuple(vars(one).values()) for one in inert], unmatched):
+                console.print(f"note: {line}")
+        name = plain_name(spec, model.dtype.value, model.skips)
         measurement = executor.submit(Evaluate(spec)).result()
         if isinstance(measurement, Failure):
             raise MeasurementError(f"{name}: {failure_line(measurement)}")
@@ -63,8 +74,10 @@ def main(config: RunConfig) -> int:
     for metric in metrics:
         meaning = f" ({MEANINGLESS})" if metric.fidelity and not measurement.fidelity_is_meaningful else ""
         console.print(f"  {metric.label:<26} {measured(metric, measurement)}{meaning}")
-    by_timestep = ", ".join(f"{snr:.1f} at {timestep:.0f}" for timestep, snr in measurement.snr_db_by_timestep.items())
-    console.print(f"  {'SNR in dB by timestep':<26} {by_timestep}\n")
+    by_timestep = [f"{snr:.1f} at {timestep:.0f}" for timestep, snr in measurement.snr_db_by_timestep.items()]
+    if len(by_timestep) > 1:
+        console.print(f"  {'SNR in dB by timestep':<26} {', '.join(by_timestep)}")
+    console.print()
     layers = count(measurement.layers_quantized, "linear layer")
     console.print(
         f"{layers} quantized, {measurement.layers_kept} kept; peak memory by {measurement.peak_memory_source}"
@@ -77,6 +90,18 @@ def main(config: RunConfig) -> int:
     if not measurement.fidelity_is_meaningful:
         console.print(f"note: fidelity is {MEANINGLESS}")
     return 0
+
+
+def _spec(config: RunConfig) -> tuple[PipelineSpec, tuple[Inert, ...]]:
+    """The setting, and what in a file of it does nothing."""
+    model, quant = config.model, config.quant
+    if quant.file is None:
+        one = compose_spec(quant, _skip(config), model.dtype.value)
+        return PipelineSpec.everywhere(one, model.components), ()
+    spec, inert = read_quantization(Path(quant.file).expanduser(), model.components)
+    if config.skip is not None:
+        raise ConfigError(f"skip={config.skip!r} has no effect with quant={quant.file!r}, which has its own list")
+    return spec, inert
 
 
 def compose_spec(quant: QuantConfig, skip: tuple[str, ...], compute_dtype: str = "float16") -> QuantSpec:

@@ -24,6 +24,7 @@ from quantlab.report.text import (
     ties_legend,
     unavailable_lines,
 )
+from quantlab.report.text.given import standing_line
 from quantlab.study.rank_correlation import rank_correlations
 from quantlab.study.rows import Row
 from quantlab.study.study import Study
@@ -38,7 +39,7 @@ def print_study(study: Study) -> None:
     _print_rows(study, "baselines", study.baseline_rows, {})
     _print_rows(study, f"front, by {order.label}", study.front_rows, tied)
     console.print(front_size(study) + (f" ({ties_legend(study.objectives)})" if tied else ""))
-    for line in filter(None, _reading(study)):
+    for line in filter(None, [standing_line(study), *_reading(study)]):
         console.print(line)
     for row in study.rows:
         if row.measurement is None and row.repeat_of is None:

@@ -16,7 +16,7 @@ from quantlab.config.commands import (
     VerifyConfig,
 )
 from quantlab.config.deployment import Compile, DeploymentConfig, Offload
-from quantlab.config.model import ArchitectureConfig, Dtype, ModelConfig, Weights
+from quantlab.config.model import ArchitectureConfig, Dtype, ModelConfig, PartConfig, Weights
 from quantlab.config.study import (
     Device,
     EvaluationConfig,
@@ -48,6 +48,7 @@ __all__ = [
     "LimitConfig",
     "ModelConfig",
     "Offload",
+    "PartConfig",
     "Placement",
     "QuantConfig",
     "ReportConfig",

@@ -30,6 +30,11 @@ OBJECTIVES = ("snr_db", "memory_bytes", "latency")
 """What a study optimises unless ``objectives`` says otherwise; latency is device_ms on CUDA, else latency_ms."""
 
 
+def _undescribed() -> ModelConfig:
+    """A model of which nothing is said: its components are read from its folder."""
+    return ModelConfig(components=[])
+
+
 @dataclass
 class StudyConfig:
     """What every study is made of.
@@ -37,6 +42,8 @@ class StudyConfig:
     Attributes:
         study: its name; results go to ``results_dir/study``.
         device: where to measure.
+        component: what is quantized, a part of the pipeline or a list of them; null for the model's own.
+        own_quant: what ``quant=FILE`` makes of a configuration that exists already: one more baseline.
         metrics: what is measured: metrics that ship, by name, and your own as ``module:function`` or
             ``FILE.py:function``.
         objectives: metrics that the study optimises, the most important first; one or more.
@@ -48,7 +55,9 @@ class StudyConfig:
     study: str = MISSING
     results_dir: str = "results"
     device: Device = Device.auto
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=_undescribed)
+    component: Any = None
+    own_quant: Any = None
     deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
@@ -76,9 +85,14 @@ class SensitivityCommandConfig(StudyConfig):
 
 @dataclass
 class QuantConfig:
-    """One setting, in the words of BitsAndBytesConfig; fields that do not act under the method stay null."""
+    """One setting, in the words of BitsAndBytesConfig; fields that do not act under the method stay null.
+
+    file holds it all instead: a checkpoint's config.json, or the JSON of a BitsAndBytesConfig or of a
+    PipelineQuantizationConfig.
+    """
 
     method: str = MISSING
+    file: str | None = None
     llm_int8_threshold: float | None = None
     llm_int8_has_fp16_weight: bool | None = None
     bnb_4bit_quant_type: str | None = None
@@ -89,10 +103,11 @@ class QuantConfig:
 
 @dataclass
 class RunConfig:
-    """`quantlab run`; skip is a named list of the model, or a list of module names."""
+    """`quantlab run`; skip is a named list of the model, or a list of module names; component as of `StudyConfig`."""
 
     device: Device = Device.auto
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=_undescribed)
+    component: Any = None
     deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)

@@ -20,6 +20,8 @@ from quantlab.config.schema import field_names, free_places, groups, options
 from quantlab.config.study import LimitConfig
 from quantlab.errors import ConfigError, QuantlabError, nearest, unknown
 
+_PLACES = "A folder is given as model=./FOLDER, a repository as model=hub:OWNER/NAME."
+
 _UNREADABLE = ("Error", "mismatched input", "no viable alternative", "extraneous input", "token recognition error")
 """Parts of what a parser says of an interpolation."""
 
@@ -48,8 +50,9 @@ def explain(command: str, error: Exception, overrides: Sequence[str] = ()) -> Qu
     text = " ".join(str(error).split())
     full_key = getattr(error, "full_key", None) or getattr(cause, "full_key", None) or ""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, value = error.missing_cfg_file.rpartition("/")
-        return unknown(group, value, sorted(error.options or options(group)))
+        group, _, value = error.missing_cfg_file.partition("/")
+        answer = unknown(group, value, sorted(error.options or options(group)))
+        return ConfigError(f"{answer} {_PLACES}") if group == "model" else answer
     if found := re.search(r"Could not override '([^']+)'.* Did you mean to override ([^ ?]+)\?", text):
         return ConfigError(f"quantlab {command} has no option {found[1]!r} (did you mean {found[2]!r}?)")
     if found := re.search(r"Could not (?:override|find) '([^']+)'|Key '([^']+)' (?:is )?not in", text):

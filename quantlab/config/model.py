@@ -25,13 +25,30 @@ class Weights(Enum):
 
 
 @dataclass
+class PartConfig:
+    """A small stand-in for a part that a pipeline cannot be called without.
+
+    Attributes:
+        component: class of diffusers.
+        config: its arguments.
+    """
+
+    component: str = MISSING
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class ArchitectureConfig:
     """A pipeline at its true size without its weights, for ``model.weights=random``.
 
     Attributes:
         pipeline, component, scheduler: classes of diffusers.
-        config, scheduler_config: arguments of the component and of the scheduler.
-        conditioning: shape of each embedding that the pipeline's ``__call__`` takes instead of a prompt.
+        config, scheduler_config, pipeline_config: arguments of the component, of the scheduler and of the pipeline.
+        alike: further components of the same class and size, such as a second denoiser.
+        parts: stand-ins for what the pipeline asks even on embeddings, such as a VAE's number of channels.
+        call: arguments of ``__call__`` that random weights need on top of the model's own.
+        conditioning: shape of each tensor that the pipeline's ``__call__`` takes instead of a prompt: embeddings, and
+            ones where the name ends in ``_mask``; a list of shapes is a list of tensors, null is None.
     """
 
     pipeline: str = MISSING
@@ -39,7 +56,11 @@ class ArchitectureConfig:
     scheduler: str = MISSING
     config: dict[str, Any] = field(default_factory=dict)
     scheduler_config: dict[str, Any] = field(default_factory=dict)
-    conditioning: dict[str, list[int]] = field(default_factory=dict)
+    pipeline_config: dict[str, Any] = field(default_factory=dict)
+    alike: list[str] = field(default_factory=list)
+    parts: dict[str, PartConfig] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+    conditioning: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -58,6 +79,10 @@ class ModelConfig:
         dtype: dtype that everything is loaded in and that the remaining modules keep (``torch_dtype``).
         call: keyword arguments of the pipeline's ``__call__``.
         prompts: what to generate; the first ones are used.
+        inputs: further arguments of ``__call__`` that differ from example to example, such as ``image``: for each a
+            value or a list, of which the example with seed s takes entry s, round and round. Files of images (a moving
+            one is a video), audio (.wav) and arrays (.npy) are read; ``image``, ``mask``, ``video`` and ``audio`` are
+            drawn.
         skips: named skip lists.
     """
 
@@ -73,6 +98,7 @@ class ModelConfig:
     dtype: Dtype = Dtype.float16
     call: dict[str, Any] = field(default_factory=dict)
     prompts: list[str] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
     skips: dict[str, list[str]] = field(default_factory=dict)
 
     @property

@@ -78,7 +78,8 @@ def _check_labels(command: str, overrides: list[Override]) -> None:
     defaults = groups(command)
     for override in overrides:
         label = override.key_or_group
-        for value in values(override) if label in _LABELS else ():
+        is_forced = str(override.input_line).startswith("++")  # as a folder's name is
+        for value in values(override) if label in _LABELS and not is_forced else ():
             meant = [group for group, usual in defaults.items() if value != usual and value in options(group)]
             if meant and not given & set(meant):
                 meant.reverse()  # the largest choice, a whole experiment, is the last of the defaults list

@@ -52,10 +52,10 @@ def check_components(components: Sequence[str]) -> None:
         ConfigError: where they are not.
     """
     if not components:
-        raise ConfigError("model.components=[] is empty: name at least one component of the pipeline")
+        raise ConfigError("component=[] is empty: name at least one component of the pipeline")
     for name in components:
         if components.count(name) > 1:
-            raise ConfigError(f"model.components holds {name!r} twice")
+            raise ConfigError(f"component holds {name!r} twice")
 
 
 def check_prompts(prompts: Sequence[str], count: int) -> None:

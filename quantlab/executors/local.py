@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,13 +24,13 @@ from quantlab.executors.tasks import (
     Task,
     Verify,
 )
+from quantlab.frozen import FrozenDict
 from quantlab.metrics.images import image_scores
+from quantlab.metrics.results import IMAGE_SUFFIX, Result, to_file
 from quantlab.outcomes import ErrorType, Failure, GeneratedImages, Outcome
 from quantlab.spec import PipelineSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from quantlab.lab import Deployer, Lab
 
 MESSAGE_LENGTH = 500
@@ -63,7 +62,7 @@ class LocalExecutor:
         self._setup = setup
         self._on_progress = on_progress
         self._lab: Lab | None = None
-        self._references: list[Image] | None = None
+        self._references: list[Result] | None = None
         self._deployer: Deployer | None = None
         self._lost: str | None = None
 
@@ -142,8 +141,12 @@ class LocalExecutor:
             self._references = lab.generate(PipelineSpec.reference(lab.model.components))
         images = self._references if task.spec.is_reference else lab.generate(task.spec, self._report(task))
         scores, unavailable = image_scores(images, self._references)
-        png = tuple(map(_png, images))
-        return GeneratedImages(task.spec, png, scores, unavailable, time.perf_counter() - start)  # type: ignore[arg-type]
+        files = [to_file(image) for image in images]
+        suffix = files[0][1] if files else IMAGE_SUFFIX
+        contents = tuple(content for content, _ in files)
+        return GeneratedImages(
+            task.spec, contents, FrozenDict(scores), FrozenDict(unavailable), time.perf_counter() - start, suffix
+        )
 
     def sensitivities(self, task: MeasureSensitivities) -> Outcome:
         """Layer sensitivities."""
@@ -238,9 +241,3 @@ def _spec(task: Task) -> PipelineSpec | None:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:MESSAGE_LENGTH] or type(error).__name__
-
-
-def _png(image: Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()

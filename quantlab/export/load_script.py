@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ from typing import Any
 
 from quantlab.config import Compile, DeploymentConfig, ModelConfig, Offload, Weights
 from quantlab.config.deployment import RANDOM, called_as_deployed, is_peft_folder
-from quantlab.errors import ConfigError, ModelError, unknown
+from quantlab.errors import ConfigError, unknown
 from quantlab.export.configs import CONFIG_FILE
-from quantlab.files import read_json
-from quantlab.pipelines.fetch import fetch, locate
-from quantlab.pipelines.folder import has_variant
+from quantlab.export.model_script import model_script
+from quantlab.export.script_lines import call, identifier, options, source
+from quantlab.pipelines.fetch import layout
+from quantlab.pipelines.layout import MODEL
 from quantlab.spec import PipelineSpec
-
-_WIDTH = 110
-"""Characters after which a call of the script is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,17 @@ def load_script(
         ConfigError, ModelError: where the pipeline cannot be found or read, or lacks a component of the setting.
     """
     index = pipeline_index(model)
+    if index["_class_name"] is None:
+        return model_script(model, index[MODEL], spec, on_cpu, remark)
     name = re.sub(r"[^\w .:/+-]", "_", model.name)  # what a study or a model says becomes no code
     parts = [_part(index, name) for name, one in spec.items() if one.to_config() is not None]
-    pipeline = _identifier(index["_class_name"], "_class_name")
+    pipeline = identifier(index["_class_name"], "_class_name")
     diffusers = sorted({"BitsAndBytesConfig", pipeline, *(part.cls for part in parts if part.library == "diffusers")})
     others = sorted({part.library for part in parts} - {"diffusers"})
     loads = [line for part in parts for line in _load(model, part)]
     if on_cpu:
         loads = ["with bitsandbytes_without_gpu():  # does nothing where there is a GPU", *("    " + x for x in loads)]
+        loads += [f"plain_4bit_forward({part.name})" for part in parts if part.library != "diffusers"]
     given = [f"{part.name}={part.name}" for part in parts]
     deployment = deployment or DeploymentConfig()
     lines = [
@@ -75,10 +75,10 @@ def load_script(
         *(f"import {library}" for library in others),
         f"from diffusers import {', '.join(diffusers)}",
         "",
-        f"source = {_source(model)!r}",
+        f"source = {source(model)!r}",
         f"configs = json.loads(Path(__file__).with_name({CONFIG_FILE!r}).read_text())",
         *loads,
-        *_call("pipe", f"{pipeline}.from_pretrained", ["source", *given, *_options(model)]),
+        *call("pipe", f"{pipeline}.from_pretrained", ["source", *given, *options(model)]),
         *([] if deployment.lora is None else _adapter(model, deployment.lora)),
         *_placed(deployment.offload, on_cpu),
         *_deployed(model, deployment),
@@ -88,7 +88,7 @@ def load_script(
 
 
 def pipeline_index(model: ModelConfig) -> dict[str, Any]:
-    """The pipeline's ``model_index.json``, or what random weights would have there.
+    """The pipeline's class by ``_class_name``, None for a transformers model; library and class of each part.
 
     Raises:
         ConfigError, ModelError: where it cannot be found or read.
@@ -100,11 +100,9 @@ def pipeline_index(model: ModelConfig) -> dict[str, Any]:
             )
         parts = {name: ["diffusers", model.architecture.component] for name in model.components}
         return {"_class_name": model.architecture.pipeline, **parts}
-    file = fetch(model) / "model_index.json"
-    try:
-        return dict(read_json(file))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
+    found = layout(model)
+    parts = {name: list(pair) for name, pair in found.parts.items()}
+    return {"_class_name": found.class_name if found.is_pipeline else None, **parts}
 
 
 def cpu_source() -> str:
@@ -174,50 +172,13 @@ def _part(index: dict[str, Any], name: str) -> _Part:
     """A component as the index describes it; an optional one that the pipeline lacks is ``[null, null]`` there."""
     known = {part: value for part, value in index.items() if isinstance(value, list) and all(value)}
     if name not in known:
-        raise unknown("model.components", name, known)
+        raise unknown("component", name, known)
     library, cls = known[name]
-    return _Part(_identifier(name, "part"), _identifier(library, name), _identifier(cls, name))
-
-
-def _identifier(value: Any, what: str) -> str:
-    """A name that stands in the script as it is.
-
-    Raises:
-        ModelError: for anything else, which would become code.
-    """
-    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value):
-        raise ModelError(f"model_index.json has {what}={value!r}, which is no name of Python's")
-    return value
-
-
-def _source(model: ModelConfig) -> str:
-    """A folder by its whole path, or a repository."""
-    location = locate(model)
-    return str(Path(location.location).resolve()) if location.is_local else location.location
-
-
-def _options(model: ModelConfig, component: str = "") -> list[str]:
-    """Further arguments; a variant only for a component that has it, as other parts of the pipeline may alone."""
-    options = {name: value for name, value in locate(model).options.items() if name != "local_files_only"}
-    if (
-        component
-        and model.variant
-        and model.weights is Weights.checkpoint
-        and not has_variant(fetch(model) / component, model.variant)
-    ):
-        options.pop("variant", None)
-    return [f"dtype=torch.{model.dtype.value}", *(f"{name}={value!r}" for name, value in options.items())]
+    return _Part(identifier(name, "part"), identifier(library, name), identifier(cls, name))
 
 
 def _load(model: ModelConfig, part: _Part) -> list[str]:
     cls = part.cls if part.library == "diffusers" else f"{part.library}.{part.cls}"
     config = f"quantization_config={part.config_class}.from_dict(configs[{part.name!r}])"
-    arguments = ["source", f"subfolder={part.name!r}", config, *_options(model, part.name)]
-    return _call(part.name, f"{cls}.from_pretrained", arguments)
-
-
-def _call(name: str, function: str, arguments: list[str]) -> list[str]:
-    line = f"{name} = {function}({', '.join(arguments)})"
-    if len(line) <= _WIDTH:
-        return [line]
-    return [f"{name} = {function}(", *(f"    {argument}," for argument in arguments), ")"]
+    arguments = ["source", f"subfolder={part.name!r}", config, *options(model, part.name)]
+    return call(part.name, f"{cls}.from_pretrained", arguments)

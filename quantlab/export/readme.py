@@ -52,7 +52,7 @@ def readme(study: Study, row: Row, measurement: Measurement, reason: str, trial:
         "",
         f"The setting in full: `{row.spec.key}`.",
         "",
-        "`load.py` loads the pipeline in this setting and needs no quantlab. "
+        "`load.py` loads the model in this setting and needs no quantlab. "
         f"`python -m {verify}` loads it in the same way and compares its outputs with the measured ones, bit for bit.",
         "",
     ]
@@ -112,10 +112,12 @@ def _provenance(study: Study, m: Measurement) -> str:
     model, evaluation = study.config.model, study.config.evaluation
     components = ", ".join(f"`{name}`" for name in model.components)
     versions = ", ".join(f"{name} {version}" for name, version in m.provenance.get("versions", {}).items())
+    examples = count(evaluation.prompts, "prompt")
+    if any(sample.timestep for sample in m.samples):  # a text encoder or a transformers model denoises nothing
+        examples += f" x {count(evaluation.timesteps, 'timestep')}, recorded while the reference denoised"
     return (
         f"Measured on {study.identity.get('device')}: {components} of `{model.name}` in {model.dtype.value}, over "
-        f"{count(len(m.samples), 'sample')} ({count(evaluation.prompts, 'prompt')} x "
-        f"{count(evaluation.timesteps, 'timestep')}, recorded while the reference denoised). "
+        f"{count(len(m.samples), 'sample')} ({examples}). "
         f"{count(m.layers_quantized, 'linear layer')} quantized, {m.layers_kept} kept in high precision. Peak memory "
         f"by {m.peak_memory_source}. {versions}."
     )

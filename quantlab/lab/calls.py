@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from quantlab.bnb.layers import left_on_host
@@ -23,11 +21,12 @@ from quantlab.frozen import FrozenDict
 from quantlab.lab.adapters import add_lora
 from quantlab.lab.compilation import Compilations, compilations
 from quantlab.lab.deployed import deployed
-from quantlab.lab.images import decoding_in_float32, to_8_bit
+from quantlab.lab.images import decoding_in_float32, result_of, sampling_rate
 from quantlab.lab.memory import collect, out_of_memory_explained
 from quantlab.lab.provenance import provenance
 from quantlab.lab.verification import bnb_config
 from quantlab.metrics.images import image_scores
+from quantlab.metrics.results import Result
 from quantlab.outcomes import Deployed
 from quantlab.pipelines.call import Caller
 from quantlab.pipelines.load import load_component
@@ -50,7 +49,7 @@ class Called:
     """
 
     deployed: Deployed
-    images: tuple[Image.Image, ...]
+    images: tuple[Result, ...]
 
 
 def call_deployed(
@@ -61,7 +60,7 @@ def call_deployed(
     spec: PipelineSpec,
     configs: Mapping[str, Any],
     deployment: DeploymentConfig,
-    references: tuple[Image.Image, ...] | None,
+    references: tuple[Result, ...] | None,
 ) -> Called:
     """Load a setting, put it into a deployment, and call it once for every image of the evaluation, after a first call.
 
@@ -98,7 +97,9 @@ def call_deployed(
             torch.cuda.reset_peak_memory_stats(device)
         outputs, seconds = zip(*(_timed(call, *request, kind, device) for request in requests), strict=True)
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        images = tuple(_image(image) for batch in outputs for image in batch) if kind == "np" else ()
+        rate = sampling_rate(call.pipeline)
+        shown = [result_of(one, rate) for batch in outputs for one in batch] if kind == "np" else []
+        images = tuple(one for one in shown if one is not None)
         made = compilations() - before if deployment.compile else Compilations()
         del call
     scores, _ = image_scores(images, references or images)
@@ -128,10 +129,6 @@ def _timed(call: Caller, prompt: str, seed: int, kind: str, device: torch.device
         return output, time.perf_counter() - start
 
 
-def _image(values: Any) -> Image.Image:
-    return Image.fromarray(to_8_bit(np.asarray(values)))
-
-
 @contextlib.contextmanager
 def _loaded(
     source: Source, saved: ModelConfig, device: torch.device, configs: Mapping[str, Any], deployment: DeploymentConfig
@@ -144,12 +141,11 @@ def _loaded(
         home = CPU if config is None and deployment.offload is not None else device
         components[name] = load_component(saved, name, config, home)
     pipeline = own.pipeline(components)
-    others = [p for n, p in pipeline.components.items() if isinstance(p, nn.Module) and n not in components]
     with _refused():
         if deployment.lora is not None:
             add_lora(pipeline, components, deployment.lora)
         _place(pipeline, deployment.offload, device)
-    with deployed(components, deployment), decoding_in_float32(others, device):
+    with deployed(components, deployment), decoding_in_float32(pipeline, device):
         yield Caller(pipeline, own.call(None), None, own.inputs)
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from quantlab.config import ModelConfig, RunConfig
 from quantlab.config.compose import compose
 from quantlab.config.explain import explained
-from quantlab.config.schema import options
 from quantlab.errors import ConfigError
 from quantlab.pipelines.loaded import LoadedPipeline
-from quantlab.pipelines.named import model_of
+from quantlab.pipelines.named import component_names, configured
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec, from_config
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ def chosen(
     """The configuration of a lab, and the pipeline where it is loaded already.
 
     Args:
-        what: a name of conf/model/, a folder in diffusers' format, ``hub:OWNER/NAME``, or a loaded pipeline.
+        what: a name of conf/model/, a folder (``./NAME``, or a `pathlib.Path`), ``hub:OWNER/NAME``, or a loaded
+            pipeline.
         overrides: as on the command line.
         device: "auto", "cuda" or "cpu".
 
@@ -39,25 +39,25 @@ def chosen(
         ConfigError, ModelError: for what is none of these, and for options that are not known.
     """
     given = [f"device={device}", *overrides]
-    names = options("model")
-    if isinstance(what, str) and what in names:
-        config = compose("run", [f"model={what}", *given])
+    if isinstance(what, Path):  # also one without a slash is a folder
+        what = str(what.expanduser().absolute())
+    if isinstance(what, str):
+        config = configured("run", [f"model={what}", *given])
         assert isinstance(config, RunConfig)
         return config, None
-    if isinstance(what, str | Path):
-        pipeline, model = None, model_of(str(what), names)
-    else:
-        if not hasattr(what, "components"):
-            raise ConfigError(
-                f"a {type(what).__name__} is no pipeline of diffusers; give a name of conf/model/, a folder, "
-                "hub:OWNER/NAME, or a loaded pipeline"
-            )
-        pipeline, model = what, LoadedPipeline(what).model
+    if not hasattr(what, "components"):
+        raise ConfigError(
+            f"a {type(what).__name__} is no pipeline of diffusers; give a name of conf/model/, a folder, "
+            "hub:OWNER/NAME, or a loaded pipeline"
+        )
+    model = LoadedPipeline(what).model
     of_model = [override for override in given if override.lstrip("+").startswith(GROUP)]
     config = compose("run", [override for override in given if override not in of_model])
     assert isinstance(config, RunConfig)
     config.model = _changed(model, of_model)
-    return config, pipeline
+    if config.component is not None:
+        config.model.components = component_names(config.component)
+    return config, what
 
 
 def pipeline_spec(spec: Measurable, components: Sequence[str]) -> PipelineSpec:

@@ -27,11 +27,13 @@ _IQRS_OF_95_PERCENT = 1.96 * 1.25 / 1.35
 """Half a 95 % interval of the median of n normal values, in interquartile ranges over the root of n."""
 
 
-def forward(component: nn.Module, sample: Sample) -> torch.Tensor:
-    """The component's output on a sample."""
-    output = component(**sample.inputs)[0]
-    assert isinstance(output, torch.Tensor)
-    return output
+Output = tuple[torch.Tensor, ...]
+"""The tensors of a component's output that are compared."""
+
+
+def forward(component: nn.Module, sample: Sample) -> Output:
+    """The component's output on a sample, as far as it is compared."""
+    return sample.of(component(**sample.inputs))
 
 
 class Clock:
@@ -52,7 +54,7 @@ class Clock:
         self.forward_s = 0.0
         self.idle_since = time.perf_counter()
 
-    def timed(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+    def timed(self, run: Callable[[], Output]) -> tuple[Output, dict[str, float]]:
         """A forward's output, its ``latency_ms``, and on CUDA its ``host_ms``.
 
         On Linux, what its threads waited for a CPU core that something else kept is not in the latency.
@@ -62,7 +64,7 @@ class Clock:
         self.idle_since = time.perf_counter()
         return output, found
 
-    def _on_cuda(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float], float]:
+    def _on_cuda(self, run: Callable[[], Output]) -> tuple[Output, dict[str, float], float]:
         before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(self._device)
         start = time.perf_counter()
@@ -74,7 +76,7 @@ class Clock:
         elapsed = before.elapsed_time(after)
         return output, {"latency_ms": elapsed, "host_ms": host_ms}, elapsed
 
-    def _on_cpu(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, dict[str, float], float]:
+    def _on_cpu(self, run: Callable[[], Output]) -> tuple[Output, dict[str, float], float]:
         waited, start = _waited_ms(), time.perf_counter()
         output = run()
         elapsed = 1e3 * (time.perf_counter() - start)
@@ -85,7 +87,7 @@ class Clock:
         """Times that all samples may be timed."""
         return 1
 
-    def sampled(self, component: nn.Module, sample: Sample) -> tuple[torch.Tensor, dict[str, float]]:
+    def sampled(self, component: nn.Module, sample: Sample) -> tuple[Output, dict[str, float]]:
         """The same of a component on a sample of the set."""
         return self.timed(lambda: forward(component, sample))
 
@@ -122,7 +124,7 @@ class Turns(Clock):
         """Times that all samples may be timed."""
         return latency.MOST_ROUNDS
 
-    def sampled(self, component: nn.Module, sample: Sample) -> tuple[torch.Tensor, dict[str, float]]:
+    def sampled(self, component: nn.Module, sample: Sample) -> tuple[Output, dict[str, float]]:
         """Each is first in every other turn, so that a drift within the turns cancels as well."""
         self._reference_first = not self._reference_first
         if self._reference_first:

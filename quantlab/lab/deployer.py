@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
 from quantlab.config import DeploymentConfig, Device, EvaluationConfig, ModelConfig
 from quantlab.lab.calls import Called, call_deployed
 from quantlab.lab.guard import DeviceGuard
+from quantlab.metrics.results import Result
 from quantlab.outcomes import Deployed
 from quantlab.pipelines.load import resolve_device
 from quantlab.pipelines.source import open_source
@@ -51,7 +50,7 @@ class Deployer:
         self._closing.callback(self._source.close)
         self._saved = self._closing.enter_context(self._source.on_disk(self._device))
         self.guard = DeviceGuard(self._device, _Nothing())
-        self._references: dict[str, tuple[Image.Image, ...]] = {}
+        self._references: dict[str, tuple[Result, ...]] = {}
 
     def call(self, spec: PipelineSpec, configs: Mapping[str, Any], deployment: DeploymentConfig) -> Deployed:
         """A setting in a deployment; the reference is called before it where its images are not known.
@@ -82,7 +81,7 @@ class Deployer:
         spec: PipelineSpec,
         configs: Mapping[str, Any],
         deployment: DeploymentConfig,
-        references: tuple[Image.Image, ...] | None,
+        references: tuple[Result, ...] | None,
     ) -> Called:
         how = self._device, spec, configs, deployment, references
         return call_deployed(self._source, self._saved, self._evaluation, *how)

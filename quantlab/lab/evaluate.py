@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -56,6 +56,7 @@ def evaluate(
     warmup: int | None = None,
     pruner: Pruner | None = None,
     fidelity_is_meaningful: bool = True,
+    final_snr_db: Callable[[], float] | None = None,
 ) -> Measurement | Pruned:
     """Measure a setting.
 
@@ -70,6 +71,7 @@ def evaluate(
         warmup: as of `quantlab.lab.replay.replay`.
         pruner: may stop it after any sample but the last.
         fidelity_is_meaningful: kept with the measurement.
+        final_snr_db: as of `quantlab.metrics.metric.Evidence`.
 
     Raises:
         MeasurementError: for what the setting did.
@@ -95,7 +97,7 @@ def evaluate(
         lambda: weight_bytes(assembly.components.values()),
     )
     seen = result.columns, result.peak_bytes, result.weight_bytes, columns(result.watched)
-    evidence = Evidence(assembly.components, *seen)
+    evidence = Evidence(assembly.components, *seen, final_snr_db=final_snr_db)
     found = {metric.name: computed(metric, evidence) for metric in metrics}
     for name, value in found.items():
         if not math.isfinite(value):

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from quantlab.bnb.raised import in_one_line, is_bug, is_out_of_memory
-from quantlab.errors import KernelError, QuantlabError
+from quantlab.errors import ConfigError, KernelError, QuantlabError
+from quantlab.spec import PipelineSpec
 
 
 @contextlib.contextmanager
@@ -39,6 +40,19 @@ def forwards_guarded(components: Iterable[nn.Module]) -> Iterator[None]:
         for component in components:
             stack.enter_context(_guarded(component))
         yield
+
+
+@contextlib.contextmanager
+def calls_guarded(components: Iterable[nn.Module], spec: PipelineSpec) -> Iterator[None]:
+    """The same, and what a pipeline refuses under a setting is a `KernelError` as well.
+
+    The reference was called with the same arguments.
+    """
+    with forwards_guarded(components):
+        try:
+            yield
+        except ConfigError as error:
+            raise error if spec.is_reference else KernelError(str(error)) from error
 
 
 @contextlib.contextmanager

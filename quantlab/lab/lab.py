@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from PIL import Image
-
 from quantlab.bnb.skip import Resolution
 from quantlab.config import METRICS, DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
 from quantlab.config.deployment import called_as_deployed
@@ -21,12 +19,13 @@ from quantlab.lab.compilation import Compiler
 from quantlab.lab.evaluate import Pruner, evaluate
 from quantlab.lab.guard import DeviceGuard
 from quantlab.lab.images import generated
-from quantlab.lab.kernels import forwards_guarded
+from quantlab.lab.kernels import calls_guarded
 from quantlab.lab.layer_cache import LayerCache
 from quantlab.lab.opening import open_parts
 from quantlab.lab.own_metrics import unwrapped
 from quantlab.lab.samples import SampleSet
 from quantlab.metrics.registry import Named, resolve
+from quantlab.metrics.results import Result
 from quantlab.outcomes import LabDescription, Measurement, Pruned
 from quantlab.pipelines.load import resolve_device
 from quantlab.spec import PipelineSpec
@@ -47,7 +46,7 @@ class Lab:
         device: where.
         config: how the device's memory is used.
         metrics: what is computed of every setting; those of `quantlab.config.METRICS` by default.
-        samples_file: the study's own copy of its sample set, read where it exists, else written; None for none.
+        samples_file: the study's own copy of its sample set, read where it exists, else written.
         needs_sensitivities: whether layer sensitivities are to be measured; a device too small for it is refused early.
         pipeline: one that is loaded already, in the place of the model's checkpoint; it is left as it was.
         deployment: that everything is measured in; as the pipeline is loaded by default.
@@ -88,10 +87,10 @@ class Lab:
         how = config or LabConfig(), file, needs_sensitivities, pipeline, deployment
         parts = open_parts(self.model, evaluation, device, *how)
         self.device, self.source, self.plan = parts.device, parts.source, parts.plan
-        self.provenance, self.sample_set = parts.provenance, parts.sample_set
+        self.provenance, self.sample_set, self.reference = parts.provenance, parts.sample_set, parts.reference
         self._held_out: SampleSet | None = None
-        self.reference, self._assembly, self._closing = parts.reference, parts.assembly, parts.closing
-        self._seconds = parts.open_s, parts.recording_s
+        self._assembly, self._final, self._closing = parts.assembly, parts.final, parts.closing
+        self._seconds = {"open_s": parts.open_s, "recording_s": parts.recording_s}
         self.guard = DeviceGuard(parts.device, parts.assembly)
         self.compiler = Compiler(deployment.compile is not None)
 
@@ -108,9 +107,8 @@ class Lab:
             metrics: what is computed of every setting, beside the ``metrics`` of the configuration.
         """
         config, pipeline = chosen(what, overrides, device)
-        named = [*config.metrics, *metrics]
         how: Any = {"pipeline": pipeline, "deployment": config.deployment}
-        return cls(config.model, config.evaluation, config.device, config.lab, named, **how)
+        return cls(config.model, config.evaluation, config.device, config.lab, [*config.metrics, *metrics], **how)
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +122,7 @@ class Lab:
         """Restore the references and give the device's memory back; a device that is lost is left alone."""
         lost = self.guard.lost is not None
         self._assembly.clear()
-        del self.sample_set, self.guard, self._held_out, self.reference, self._assembly
+        del self.sample_set, self.guard, self._held_out, self.reference, self._assembly, self._final
         if not lost:
             self._closing.close()
 
@@ -140,11 +138,12 @@ class Lab:
             model_fingerprint=self.source.fingerprint,
             samples_fingerprint=self.sample_set.fingerprint,
             samples=len(self.sample_set.samples),
+            shows=bool(self.sample_set.images or not (self.evaluation.images and self.source.fidelity_is_meaningful)),
             layers=FrozenDict({name: cache.described for name, cache in self.layer_caches.items()}),
             placement=self.plan.placement,
             provenance=frozen(self.provenance),
-            open_s=self._seconds[0],
-            recording_s=self._seconds[1],
+            **self._seconds,
+            assumed=FrozenDict(self.source.assumed),
         )
 
     def resolve(self, spec: Measurable) -> dict[str, Resolution]:
@@ -202,11 +201,11 @@ class Lab:
 
     def generate(
         self, spec: Measurable, on_progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> list[Image.Image]:
-        """The evaluation's images under a setting, one prompt a call as deployed; errors as in `measure`.
+    ) -> list[Result]:
+        """What the pipeline shows under a setting, one prompt a call as deployed; nothing where it has nothing to show.
 
         The reference's are those of the sample set. On a CPU, latents are decoded in float32
-        (`quantlab.lab.images.decoding_in_float32`).
+        (`quantlab.lab.images.decoding_in_float32`). Errors as in `measure`.
 
         Args:
             spec: as of `measure`.
@@ -219,14 +218,14 @@ class Lab:
             raise ConfigError("random weights generate no images: there is no VAE, and an image would mean nothing")
         whole = self._whole(spec)
         if whole.is_reference and len(self.sample_set.images) == self.evaluation.images:
-            return [Image.fromarray(image.numpy()) for image in self.sample_set.images]
+            return list(self.sample_set.images)
         return self.guard.within_memory(lambda: self._generate(whole, on_progress))
 
-    def _generate(self, spec: PipelineSpec, on_progress: Callable[[int, int], None]) -> list[Image.Image]:
+    def _generate(self, spec: PipelineSpec, on_progress: Callable[[int, int], None]) -> list[Result]:
         self._assembly.assemble(spec)
         requests = image_requests(self.model, self.evaluation)
         called = self.reference.called(*(prompt for prompt, _ in requests))
-        with called as call, forwards_guarded(self._assembly.components.values()):
+        with called as call, calls_guarded(self._assembly.components.values(), spec):
             return generated(call, requests, on_progress)
 
     def _record_held_out(self) -> SampleSet:
@@ -243,6 +242,7 @@ class Lab:
             warmup=self.evaluation.warmup,
             pruner=pruner,
             fidelity_is_meaningful=self.source.fidelity_is_meaningful,
+            final_snr_db=self._final.snr_db,
         )
         return unwrapped(lambda: self.guard.within_memory(work))
 

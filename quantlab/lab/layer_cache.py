@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from quantlab.bnb import layers as bnb_layers
+from quantlab.bnb.linear import described, linear_layers
 from quantlab.bnb.skip import Resolution, resolve, unquantized
 from quantlab.bnb.storage import bits
 from quantlab.lab.adapters import AdapterLayers
@@ -51,8 +52,8 @@ class LayerCache:
     ) -> None:
         self.component = component
         self.name = name
-        self.layers = bnb_layers.linear_layers(component)
-        self.described = bnb_layers.described(component)
+        self.layers = linear_layers(component)
+        self.described = described(component)
         self.cached_bytes = 0
         self.budget_bytes = budget_bytes
         self.adapter: AdapterLayers | None = None

@@ -31,6 +31,7 @@ from quantlab.lab.layer_cache import LayerCache
 from quantlab.lab.layer_times import device_times
 from quantlab.lab.resume import Prefix
 from quantlab.lab.samples import Sample
+from quantlab.metrics import prediction
 from quantlab.metrics.memory import layer_bytes, weight_bytes
 from quantlab.outcomes import SensitivityTable
 from quantlab.outcomes.sensitivity_table import COLUMNS, DEVICE_COLUMNS, IDENTITY_FIELDS, OUTLIER_SHARE
@@ -109,6 +110,8 @@ class SensitivityMeasurer:
             samples=len(self._samples),
             fidelity_is_meaningful=self._fidelity_is_meaningful,
             wall_s=self._measured_s,
+            library=self._layer_cache.described[0].library,
+            kept_by_default=tuple(one.path for one in self._layer_cache.described if one.kept_by_default),
         )
 
     def _kept(self, file: Path, lines: Callable[[], _Lines], count: int) -> pd.DataFrame:
@@ -127,17 +130,17 @@ class SensitivityMeasurer:
     def _errors(self, sample: Sample, on_progress: Callable[[int], None]) -> _Lines:
         """Squared error by layer and scheme on one sample, and what the layer was given."""
         prefix, given = self._prefix(sample)
-        reference = prefix.output.double()  # in a deployment that compiles, not the sample's own
+        reference = prefix.output  # in a deployment that compiles, not the sample's own
         found: list[torch.Tensor] = []
         for done, layer in enumerate(self._layers):
             unit = prefix.unit_of(layer)
             for spec in self._specs:
                 with self._layer_cache.exchanged(layer, spec), kernel_errors(f"{layer} in {spec.key}: "):
                     output = prefix.resume(unit, lambda: forward(self._layer_cache.component, sample))
-                found.append((output.double() - reference).square().sum())
+                found.append(prediction.observe(output, reference)["error"])
             on_progress(done)
         errors = iter(error if math.isfinite(error) else math.inf for error in torch.stack(found).tolist())
-        signal = reference.square().sum().item()
+        signal = prediction.observe(reference, reference)["signal"].item()
         inputs = {layer: given.of(layer) for layer in self._layers}
         return [
             {"layer": layer, "scheme": spec.key, "error": next(errors), "signal": signal, **inputs[layer]}
@@ -169,7 +172,7 @@ class SensitivityMeasurer:
                 forward(component, sample)
         while True:
             outputs = {unit: prefix.resume(unit, lambda: forward(component, sample)) for unit in trusted}
-            failed = [unit for unit, output in outputs.items() if not torch.equal(output, prefix.output)]
+            failed = [unit for unit, output in outputs.items() if not all(map(torch.equal, output, prefix.output))]
             for unit in failed:
                 prefix.distrust(unit)
                 trusted.remove(unit)
@@ -231,7 +234,7 @@ def _milliseconds(module: nn.Module, calls: Calls, device: torch.device) -> floa
     return _median_ms(round_, device)
 
 
-def _median_ms(run: Callable[[], torch.Tensor], device: torch.device) -> float:
+def _median_ms(run: Callable[[], Any], device: torch.device) -> float:
     clock = Clock(device)
     return statistics.median(clock.timed(run)[1]["latency_ms"] for _ in range(LAYER_REPEATS))
 

@@ -13,12 +13,14 @@ import torch
 from quantlab.bnb import layers as bnb_layers
 from quantlab.config import DeploymentConfig, Device, EvaluationConfig, LabConfig, ModelConfig
 from quantlab.config.deployment import check_searched
+from quantlab.config.prompts import recorded_prompts
 from quantlab.config.ranges import check_ranges
 from quantlab.config.units import quantity
 from quantlab.errors import ConfigError
 from quantlab.lab.adapters import adapted, fingerprint
 from quantlab.lab.assembly import Assembly
 from quantlab.lab.deployed import deployed
+from quantlab.lab.final_prediction import FinalPrediction
 from quantlab.lab.kernel_times import prepare
 from quantlab.lab.memory import collect, device_memory, limit_memory, out_of_memory_explained
 from quantlab.lab.placement import Plan, check_sensitivities_fit, decide
@@ -52,6 +54,7 @@ class Opened:
         reference: the components and the pipeline around them.
         sample_set: what settings are measured on.
         assembly: the components under a setting.
+        final: what encoders among them come to in the denoiser's prediction.
         closing: gives back what was taken, once nothing else holds it.
         open_s, recording_s: seconds.
     """
@@ -63,6 +66,7 @@ class Opened:
     reference: Reference
     sample_set: SampleSet
     assembly: Assembly
+    final: FinalPrediction
     closing: contextlib.ExitStack
     open_s: float
     recording_s: float
@@ -115,9 +119,11 @@ def open_parts(
             reference.settle()
             budget = LAYER_CACHE_SHARE * device_memory(where).free if cache_bytes is None else cache_bytes
             assembly.share_out(budget)
+            prompts = recorded_prompts(model, evaluation)[: evaluation.prompts]
+            final = FinalPrediction(reference, assembly, prompts, evaluation.seed)
         open_s = time.perf_counter() - start
         return Opened(
-            *(where, source, plan, versions, reference, sample_set, assembly),
+            *(where, source, plan, versions, reference, sample_set, assembly, final),
             closing=stack.pop_all(),
             open_s=open_s,
             recording_s=recording_s,

@@ -29,7 +29,10 @@ def computed(metric: Metric, evidence: Evidence) -> float:
 
 
 def observers(metrics: Sequence[Metric]) -> list[_Observe]:
-    """What metrics observe, each function once; `unwrapped` gives back what a person's own code raises."""
+    """What metrics observe, each function once; `unwrapped` gives back what a person's own code raises.
+
+    A metric of one's own is given the output's tensor, or a tuple of them where the component gives several.
+    """
     ships = {metric.observe for metric in built_in().values()}
     found = dict.fromkeys(metric.observe for metric in metrics if metric.observe is not None)
     return [observe if observe in ships else _carrying(observe) for observe in found]
@@ -46,9 +49,9 @@ def unwrapped(work: Callable[[], _T]) -> _T:
 
 def _carrying(observe: _Observe) -> _Observe:
     @functools.wraps(observe)
-    def carrying(output: Any, reference: Any) -> Mapping[str, Any]:
+    def carrying(output: Sequence[Any], reference: Sequence[Any]) -> Mapping[str, Any]:
         with _carried():
-            return observe(output, reference)
+            return observe(*(value[0] if len(value) == 1 else value for value in (output, reference)))
 
     return carrying
 

@@ -27,11 +27,24 @@ def provenance(device: torch.device) -> dict[str, Any]:
     versions["torch"] = torch.__version__
     if device.type == "cuda":
         where: dict[str, Any] = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        where |= {"rocm": torch.version.hip} if torch.version.hip else {}  # torch and bitsandbytes call it CUDA too
         with _nvml(device) as (nvml, _):
             where["driver"] = nvml.nvmlSystemGetDriverVersion() if nvml else None
     else:
         where = {"device": f"CPU ({platform.machine()})", "threads": torch.get_num_threads(), "latency": IN_TURNS}
+        where |= _unused_accelerator()
     return {**where, "python": platform.python_version(), "versions": versions}
+
+
+def _unused_accelerator() -> dict[str, Any]:
+    """An accelerator of the machine on which nothing is measured, and whether bitsandbytes runs on it."""
+    import bitsandbytes
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is None or found.type in ("cpu", "cuda"):
+        return {}
+    supported = found.type in getattr(bitsandbytes, "supported_torch_devices", ())
+    return {"unused_accelerator": found.type, "bitsandbytes_supports_it": supported}
 
 
 def gpu_state(device: torch.device) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from quantlab.files import cache_folder, written
 from quantlab.lab import samples as sample_sets
 from quantlab.lab.adapters import fingerprint
 from quantlab.pipelines.call import Embeddings
+from quantlab.pipelines.inputs import digest as inputs_digest
 from quantlab.pipelines.source import Source
 
 _NO_NUMBER_DEPENDS_ON = ("warmup", "held_out", "finalists")
@@ -57,13 +58,16 @@ class Recordings:
             "call": source.call(evaluation.timesteps),
             "where": {name: provenance.get(name) for name in ("device", "threads", "versions")},
         }
+        if model.inputs:
+            common["inputs"] = inputs_digest(model)
         deployment = deployment or DeploymentConfig()
         if deployment.lora is not None:
             common["adapter"] = fingerprint(deployment.lora)
         own_way = deployment.differences
         if run_otherwise := {name: own_way[name] for name in ("compile", "attention") if name in own_way}:
             common["deployment"] = run_otherwise
-        self.embeddings = Embeddings(cache_folder("embeddings", _digest(common)), device)
+        is_known = not (set(model.components) & set(source.of_transformers) or _differ(model.inputs))
+        self.embeddings = Embeddings(cache_folder("embeddings", _digest(common)) if is_known else None, device)
         whole = dataclasses.asdict(evaluation)
         recorded = {name: value for name, value in whole.items() if name not in _NO_NUMBER_DEPENDS_ON}
         own = {"evaluation": recorded, "prompts": recorded_prompts(model, evaluation)}
@@ -105,6 +109,11 @@ class Recordings:
         found = record()
         sample_sets.save(found, cached)
         return found
+
+
+def _differ(inputs: Mapping[str, Any]) -> bool:
+    """Whether the same prompt may come with other inputs."""
+    return any(isinstance(value, list) and len(value) > 1 for value in inputs.values())
 
 
 def _digest(value: dict[str, Any]) -> str:

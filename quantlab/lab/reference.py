@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from quantlab.bnb.layers import linear_layers
+from quantlab.bnb.linear import linear_layers
 from quantlab.config import EvaluationConfig
 from quantlab.config.prompts import held_out, recorded_prompts
 from quantlab.errors import ConfigError
@@ -63,8 +63,9 @@ class Reference:
         self.components = {name: source.component(name, device, host) for name in source.model.components}
         for name, component in self.components.items():
             if not linear_layers(component):
-                raise ConfigError(f"model.components={name!r} has no torch.nn.Linear layer to quantize")
+                raise ConfigError(f"component={name!r} has no torch.nn.Linear layer to quantize")
         self._layers = {name: tuple(linear_layers(one).values()) for name, one in self.components.items()}
+        self._encoders = tuple(name for name in source.text_encoders if name not in self.components)
         self._settled = not streamed
         self._pipeline: DiffusionPipeline | None = None
 
@@ -108,13 +109,13 @@ class Reference:
     def called(self, *prompts: str) -> Iterator[Caller]:
         """Inside, the pipeline around the components can be called with the prompts."""
         pipeline, missing = self._load_pipeline(prompts)
-        apart = (*self._source.text_encoders, *self.components)
+        apart = (*self._encoders, *self.components)
         parts = pipeline.components.items()
         others = [part for name, part in parts if isinstance(part, nn.Module) and name not in apart]
         for part in others:
             part.to(self._device)
         try:
-            with decoding_in_float32(others, self._device):
+            with decoding_in_float32(pipeline, self._device):
                 call = Caller(
                     pipeline,
                     self._source.call(self._evaluation.timesteps),
@@ -140,8 +141,8 @@ class Reference:
 
     def _embed(self, call: Caller, prompts: list[str]) -> None:
         """Embed prompts, after which the encoders leave; those of a pipeline without ``encode_prompt`` stay."""
-        too_large = place_encoders(call.pipeline, self._source.text_encoders, self._device)
-        for prompt in prompts:
+        too_large = place_encoders(call.pipeline, self._encoders, self._device)
+        for prompt in prompts if self._recordings.embeddings.are_kept else ():
             call.embed(self.components.values(), prompt)
         if all(map(self._recordings.embeddings.has, prompts)):
             for encoder in too_large:
@@ -151,7 +152,7 @@ class Reference:
 
     def _load_pipeline(self, prompts: Sequence[str]) -> tuple[DiffusionPipeline, list[str]]:
         """The pipeline, with its text encoders where one of the prompts needs them, and those prompts."""
-        encoders, known = self._source.text_encoders, self._recordings.embeddings
+        encoders, known = self._encoders, self._recordings.embeddings
         missing = [prompt for prompt in prompts if not known.has(prompt)] if encoders else []
         present = self._pipeline is not None and all(getattr(self._pipeline, name) for name in encoders)
         if self._pipeline is None or (missing and not present):

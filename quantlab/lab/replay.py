@@ -19,7 +19,7 @@ from torch import nn
 from quantlab.arrays import Array
 from quantlab.errors import NonFiniteOutputError
 from quantlab.frozen import FrozenDict
-from quantlab.lab.clocks import Clock
+from quantlab.lab.clocks import Clock, Output
 from quantlab.lab.kernels import kernel_errors
 from quantlab.lab.samples import Sample, SampleSet
 from quantlab.lab.warm_up import warm_up
@@ -29,7 +29,7 @@ from quantlab.outcomes import SampleResult
 from quantlab.pipelines.tensors import digests
 
 Observe = Callable[[Any, Any], Mapping[str, Any]]
-"""Called with a sample's output and the reference's; see `quantlab.metrics.Metric.observe`."""
+"""Called with the tensors of a sample's output and the reference's; see `quantlab.metrics.Metric.observe`."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def replay(
                 f"{sample.timestep:g}"
             )
         results.append(_result(sample, {**times, **seen}))
-        outputs.append(output.cpu())
+        outputs += [tensor.cpu() for tensor in output]
         if stop is not None and len(results) < len(sample_set.samples):
             dominated_by = stop(results, known)
             if dominated_by is not None:
@@ -215,13 +215,13 @@ def _result(sample: Sample, values: dict[str, float]) -> SampleResult:
     )
 
 
-def _observed(observers: Sequence[Observe], output: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+def _observed(observers: Sequence[Observe], output: Output, reference: Output) -> dict[str, float]:
     """What all observers say, with one wait for the device."""
     found: dict[str, Any] = {}
     for observe in observers:
         found |= observe(output, reference)
     names = [name for name, value in found.items() if isinstance(value, torch.Tensor)]
-    scalars = [found[name].detach().to(output.device, torch.float64).reshape(()) for name in names]
+    scalars = [found[name].detach().to(output[0].device, torch.float64).reshape(()) for name in names]
     values = dict(zip(names, torch.stack(scalars).tolist(), strict=True)) if names else {}
     return {name: values[name] if name in values else float(value) for name, value in found.items()}
 

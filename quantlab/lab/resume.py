@@ -11,8 +11,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
+
+from quantlab.lab.clocks import Output
 
 
 def units(component: nn.Module) -> dict[str, nn.Module]:
@@ -37,7 +38,7 @@ class Prefix:
         output: what the forward gave.
     """
 
-    def __init__(self, component: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
+    def __init__(self, component: nn.Module, forward: Callable[[], Output]) -> None:
         self._units = units(component)
         self._calls: list[tuple[str, Any]] = []
         handles = [unit.register_forward_hook(self._keeper(path)) for path, unit in self._units.items()]
@@ -58,7 +59,7 @@ class Prefix:
         """From now on, forwards that start at a unit are whole ones."""
         self._first[unit] = 0
 
-    def resume(self, unit: str, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def resume(self, unit: str, forward: Callable[[], Output]) -> Output:
         """The output of a forward that computes nothing before the first call of a unit."""
         with self._answering(self._first.get(unit, 0)):
             return forward()

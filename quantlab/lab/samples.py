@@ -1,29 +1,31 @@
 """Records what the components are given along the pipeline's own denoising, to be replayed for every setting.
 
 The pipeline's ``__call__`` runs once for each prompt with a recorder on every component, which keeps named inputs and
-outputs of the chosen steps. Nothing here knows what the inputs mean.
+outputs of the chosen steps.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import inspect
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from quantlab.config import EvaluationConfig, ModelConfig
 from quantlab.config.ranges import check_prompts
 from quantlab.errors import ConfigError, StudyError
-from quantlab.lab.images import reference_to_8_bit
+from quantlab.lab.images import reference_result, sampling_rate
+from quantlab.lab.recorder import Call, by_step, recorder
+from quantlab.metrics.results import Audio, Result, frames, pictured
 from quantlab.pipelines import tensors
 from quantlab.pipelines.call import Caller
+from quantlab.pipelines.outputs import Path as OutputPath
+from quantlab.pipelines.outputs import at
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Sample:
         step: index of the denoising step.
         timestep: the model's timestep, or the step where it has none.
         inputs: the call's arguments by name; tensors in the deployed layout (guidance batch, resolution, text length).
-        output: the reference's prediction.
+        output: the reference's prediction: each tensor of it that is compared.
         repeat: which one of the calls at that step, from 0.
+        paths: where each of these tensors stands in what the component gives.
     """
 
     component: str
@@ -45,8 +48,13 @@ class Sample:
     step: int
     timestep: float
     inputs: dict[str, Any]
-    output: torch.Tensor
+    output: tuple[torch.Tensor, ...]
     repeat: int = 0
+    paths: tuple[OutputPath, ...] = ((0,),)
+
+    def of(self, output: Any) -> tuple[torch.Tensor, ...]:
+        """The tensors of another output of the component that are compared with these."""
+        return tuple(at(output, path) for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,13 @@ class SampleSet:
     Attributes:
         samples: in the order they are replayed; every beginning of it covers prompts and timesteps evenly.
         fingerprint: digest of every input and output, bit for bit.
-        images: the reference's own images of the first prompts, 8-bit, height x width x 3.
+        images: what the reference shows of the first prompts; none where the pipeline has nothing to show.
         reference_ms: what a forward of the reference took on a CPU, by component; empty on CUDA.
     """
 
     samples: tuple[Sample, ...]
     fingerprint: str
-    images: tuple[torch.Tensor, ...] = ()
+    images: tuple[Result, ...] = ()
     reference_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def first(self, count: int | None) -> SampleSet:
@@ -72,7 +80,7 @@ class SampleSet:
 
 def sample_set(
     samples: Sequence[Sample],
-    images: Sequence[torch.Tensor] = (),
+    images: Sequence[Result] = (),
     reference_ms: Mapping[str, float] | None = None,
 ) -> SampleSet:
     """A set of samples with its fingerprint."""
@@ -106,26 +114,26 @@ def record(
     """
     check_prompts(model.prompts, max(indices, default=-1) + 1)
     by_prompt: list[list[Sample]] = []
-    generated = []
+    shown: list[Result] = []
     for index in sorted({*indices, *range(images)}):
-        output_type = "np" if index < images else "latent"
-        with _recorder(components) as calls:
+        output_type = "np" if index < images and len(shown) == index else "latent"
+        with recorder(components) as calls:
             output = call(model.prompts[index % len(model.prompts)], evaluation.seed + index, output_type)
-        _check_called(components, {name for name, _, _ in calls}, f"by {type(call.pipeline).__name__}")
-        if index < images:
-            generated.append(torch.from_numpy(reference_to_8_bit(output[0])))
+        _check_called(components, {one.component for one in calls}, f"by {type(call.pipeline).__name__}")
+        if output_type == "np" and (result := reference_result(output[0], sampling_rate(call.pipeline))) is not None:
+            shown.append(result)
         if index in indices:
             by_prompt.append(_chosen(calls, index, call.steps(len(calls)), evaluation.timesteps))
     samples = _interleaved(by_prompt)
     found = {sample.component for sample in samples}
     _check_called(components, found, f"at the steps that evaluation.timesteps={evaluation.timesteps} keeps")
-    return sample_set(samples, generated)
+    return sample_set(samples, shown)
 
 
 def _check_called(components: Mapping[str, nn.Module], called: set[str], where: str) -> None:
     for name in components:
         if name not in called:
-            raise ConfigError(f"model.components={name!r} is never called {where}")
+            raise ConfigError(f"component={name!r} is never called {where}")
 
 
 def _interleaved(by_prompt: list[list[Sample]]) -> list[Sample]:
@@ -138,88 +146,66 @@ def _interleaved(by_prompt: list[list[Sample]]) -> list[Sample]:
     return [sample for _, _, sample in sorted(ordered, key=lambda entry: entry[:2])]
 
 
-_Call = tuple[str, dict[str, Any], torch.Tensor]
-
-
-def _chosen(calls: list[_Call], prompt: int, steps: int, timesteps: int) -> list[Sample]:
-    groups = _by_step(calls, steps)
-    if not 1 <= timesteps <= len(groups):
+def _chosen(calls: list[Call], prompt: int, steps: int, timesteps: int) -> list[Sample]:
+    """Samples of steps that are spread over the run; of a text encoder, which is called apart from them, every call."""
+    groups, apart = by_step(calls, steps)
+    if groups and not 1 <= timesteps <= len(groups):
         raise ConfigError(f"evaluation.timesteps={timesteps} must be from 1 to the {len(groups)} denoising steps")
+    chosen = [int((i + 0.5) * len(groups) / timesteps) for i in range(timesteps if groups else 0)]
     samples = []
-    for i in range(timesteps):
-        step = int((i + 0.5) * len(groups) / timesteps)
+    for step, group in [(0, apart), *((step, groups[step]) for step in chosen)]:
         seen: dict[str, int] = {}
-        for name, inputs, output in groups[step]:
-            repeat = seen[name] = seen.get(name, -1) + 1
-            samples.append(Sample(name, prompt, step, _timestep(inputs, step), inputs, output, repeat))
+        for one in group:
+            repeat = seen[one.component] = seen.get(one.component, -1) + 1
+            samples.append(_sample_of(one, prompt, step, repeat))
     return samples
 
 
-def _by_step(calls: list[_Call], steps: int) -> list[list[_Call]]:
-    """The calls of each denoising step: as many a step, or else those in a row that have the same timestep."""
-    if len(calls) % steps and all("timestep" in inputs for _, inputs, _ in calls):
-        return [list(group) for _, group in itertools.groupby(calls, key=lambda call: _timestep(call[1], 0))]
-    each = max(1, len(calls) // steps)
-    return [calls[start : start + each] for start in range(0, len(calls) // each * each, each)]
+def _sample_of(call: Call, prompt: int, step: int, repeat: int) -> Sample:
+    output, timestep = call.compared, step if call.timestep is None else call.timestep
+    tensors = tuple(output.values())
+    return Sample(call.component, prompt, step, timestep, call.inputs, tensors, repeat, tuple(output))
 
 
-def _timestep(inputs: dict[str, Any], step: int) -> float:
-    timestep = inputs.get("timestep", step)
-    return float(timestep.reshape(-1)[0].item() if isinstance(timestep, torch.Tensor) else timestep)
+def _numbers(result: Result) -> Any:
+    """A result as tensors: 8-bit values of an image or of frames, samples and rate of audio."""
+    if isinstance(result, Audio):
+        return {"samples": torch.from_numpy(result.samples), "rate": result.rate}
+    values = np.stack([np.asarray(frame) for frame in frames(result)])
+    return torch.from_numpy(values if len(values) > 1 else values[0])
 
 
-@contextlib.contextmanager
-def _recorder(components: Mapping[str, nn.Module]) -> Iterator[list[_Call]]:
-    calls: list[_Call] = []
-
-    def keeper(name: str, signature: inspect.Signature) -> Any:
-        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            inputs = {key: _copy(value) for key, value in signature.bind(*args, **kwargs).arguments.items()}
-            if not isinstance(output[0], torch.Tensor):
-                kind = type(output[0]).__name__
-                raise ConfigError(f"model.components={name!r} gives a {kind}, not a tensor, and cannot be compared")
-            if not torch.isfinite(output[0]).all():
-                raise ConfigError(_not_finite(name, output[0].dtype))
-            calls.append((name, inputs, _copy(output[0])))
-
-        return keep
-
-    handles = [
-        component.register_forward_hook(keeper(name, inspect.signature(component.forward)), with_kwargs=True)
-        for name, component in components.items()
-    ]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _not_finite(name: str, dtype: torch.dtype) -> str:
-    """What is said of a reference that gives NaN or infinity."""
-    other = {torch.float16: "bfloat16", torch.bfloat16: "float32"}.get(dtype)
-    wish = f"; try model.dtype={other}" if other else ""
-    return f"model.components={name!r} gives NaN or infinity without any quantization in {dtype}{wish}"
-
-
-def _copy(value: Any) -> Any:
-    """A call's argument as it is now; an expanded tensor's stride of 0 would outlive a plain `clone`."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone(memory_format=torch.contiguous_format)
-    if isinstance(value, dict):
-        return {name: _copy(item) for name, item in value.items()}
-    return type(value)(map(_copy, value)) if type(value) in (list, tuple) else value
+def _result(numbers: Any) -> Result:
+    if isinstance(numbers, dict):
+        return Audio(numbers["samples"].cpu().numpy(), numbers["rate"])
+    return pictured(numbers.cpu().numpy())
 
 
 def _plain(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    return [{field.name: getattr(sample, field.name) for field in dataclasses.fields(Sample)} for sample in samples]
+    return [_plain_sample(sample) for sample in samples]
+
+
+def _plain_sample(sample: Sample) -> dict[str, Any]:
+    """A sample as plain values; the usual output, one tensor in a tuple, is that tensor."""
+    values = {field.name: getattr(sample, field.name) for field in dataclasses.fields(Sample)}
+    if values["paths"] == Sample.paths:
+        del values["paths"]
+        (values["output"],) = sample.output
+    return values
+
+
+def _sample(values: dict[str, Any]) -> Sample:
+    """The sample that `_plain_sample` made plain."""
+    if "paths" not in values:
+        return Sample(**{**values, "output": (values["output"],)})
+    return Sample(**{**values, "output": tuple(values["output"]), "paths": tuple(map(tuple, values["paths"]))})
 
 
 def save(samples: SampleSet, path: Path) -> None:
     """Write a sample set as safetensors, atomically."""
     whole = {
         "samples": _plain(samples.samples),
-        "images": list(samples.images),
+        "images": list(map(_numbers, samples.images)),
         "reference_ms": dict(samples.reference_ms),
     }
     tensors.save(whole, path)
@@ -235,8 +221,8 @@ def load(path: Path, device: torch.device) -> SampleSet:
         raise StudyError(f"{path} is not there; run the sweep again to record the sample set")
     try:
         value = tensors.load(path, device)
-        samples = [Sample(**entry) for entry in value["samples"]]
-        images = [image.cpu() for image in value["images"]]
+        samples = [_sample(entry) for entry in value["samples"]]
+        images = list(map(_result, value["images"]))
         reference_ms = {str(name): float(ms) for name, ms in value.get("reference_ms", {}).items()}
     except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         raise StudyError(f"{path} cannot be read ({error}); remove it to record the sample set again") from error

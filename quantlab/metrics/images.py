@@ -1,16 +1,14 @@
-"""How close the images that finalists generate are to the reference's."""
+"""How close the images, frames or audio that finalists generate are to the reference's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from quantlab.metrics import lpips
 from quantlab.metrics.prediction import IDENTICAL_DB
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from quantlab.metrics.results import Audio, Result, frames, is_blank, log_mel_distance
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of MS-SSIM's five scales, finest first (Wang, Simoncelli and Bovik 2003, section 3.2)."""
@@ -22,12 +20,12 @@ TOO_SMALL = "too_small"
 """Why an image metric was not computed: the images are smaller than its window."""
 
 BLANK = "blank_reference"
-"""Why an image metric leaves out pairs, or was not computed: a reference image is of a single colour."""
+"""Why an image metric leaves out pairs, or was not computed: a reference image is of a single colour, or silent."""
 
 
 @dataclass(frozen=True)
 class ImageMetric:
-    """A named number of two images.
+    """A named number of two images, of frames or of audio.
 
     Attributes:
         name, unit, direction, label, digits: as of `quantlab.metrics.Metric`.
@@ -35,6 +33,8 @@ class ImageMetric:
             are too small.
         unavailable: a code of why it cannot be computed here; None where it can.
         ranked: whether the report compares how it ranks settings with how SNR does.
+        of: what it is computed of: "images", which for frames is the mean over time, "frames", the worst in time, or
+            "audio", whose score is called with two `quantlab.metrics.results.Audio`.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ImageMetric:
     unavailable: Callable[[], str | None] = field(default=lambda: None, repr=False)
     ranked: bool = False
     digits: int = 3
+    of: Literal["images", "frames", "audio"] = "images"
 
 
 def _psnr(image: Any, reference: Any) -> float:
@@ -73,8 +74,11 @@ SSIM = ImageMetric("ssim", "", "maximize", "SSIM", _ssim, ranked=True)
 MS_SSIM = ImageMetric("ms_ssim", "", "maximize", "MS-SSIM", _ms_ssim)
 LPIPS = ImageMetric("lpips", "", "minimize", "LPIPS", lpips.distance, lpips.unavailable)
 
-IMAGE_METRICS = {metric.name: metric for metric in (PSNR_DB, SSIM, MS_SSIM, LPIPS)}
-"""Image metrics by name."""
+WORST_PSNR_DB = ImageMetric("worst_psnr_db", "dB", "maximize", "worst PSNR", _psnr, digits=1, of="frames")
+LOG_MEL_DB = ImageMetric("log_mel_db", "dB", "minimize", "log-mel distance", log_mel_distance, ranked=True, of="audio")
+
+IMAGE_METRICS = {metric.name: metric for metric in (PSNR_DB, SSIM, MS_SSIM, LPIPS, WORST_PSNR_DB, LOG_MEL_DB)}
+"""Metrics of what is generated, by name."""
 
 
 def scale_weights(side: int) -> tuple[float, ...]:
@@ -91,21 +95,23 @@ def scale_weights(side: int) -> tuple[float, ...]:
     return weights if count == len(SCALE_WEIGHTS) else tuple(weight / sum(weights) for weight in weights)
 
 
-def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[dict[str, float], dict[str, str]]:
-    """Each metric's mean over pairs of 8-bit RGB images, and why the others were not computed, by name.
+def image_scores(results: Sequence[Result], references: Sequence[Result]) -> tuple[dict[str, float], dict[str, str]]:
+    """Each metric's mean over pairs of results, and why the others were not computed, by name.
 
-    A reference image of a single colour shows nothing, and any setting would equal it: its pair is left out, and the
-    metrics say so. MS-SSIM has as many scales as `scale_weights` allows; LPIPS is computed where nothing has to be
-    downloaded.
+    A reference of a single colour or without a sound shows nothing, and any setting would equal it: its pair is left
+    out, and the metrics say so. MS-SSIM has as many scales as `scale_weights` allows; LPIPS is computed where nothing
+    has to be downloaded.
     """
     scores: dict[str, float] = {}
     missing: dict[str, str] = {}
-    shown = [pair for pair in zip(images, references, strict=True) if not _is_blank(pair[1])]
+    shown = [pair for pair in zip(results, references, strict=True) if not is_blank(pair[1])]
     blank = len(shown) < len(references)
-    pairs = [(_to_tensor(a), _to_tensor(b)) for a, b in shown]
+    pairs = [_comparable(*pair) for pair in shown]
     for metric in IMAGE_METRICS.values():
+        if not _concerns(metric, references):
+            continue
         reason = metric.unavailable()
-        values = [] if reason else [metric.score(a, b) for a, b in pairs]
+        values = [] if reason else [_score(metric, pair) for pair in pairs]
         known = [value for value in values if value is not None]
         if known and len(known) == len(pairs):
             scores[metric.name] = sum(known) / len(known)
@@ -116,12 +122,32 @@ def image_scores(images: Sequence[Image], references: Sequence[Image]) -> tuple[
     return scores, missing
 
 
-def _is_blank(image: Image) -> bool:
-    """Whether an image is of a single colour."""
-    return all(least == most for least, most in image.convert("RGB").getextrema())  # type: ignore[misc]
+def _concerns(metric: ImageMetric, references: Sequence[Result]) -> bool:
+    """Whether a metric is one of what was generated."""
+    sound = any(isinstance(reference, Audio) for reference in references)
+    move = any(getattr(reference, "n_frames", 1) > 1 for reference in references)
+    return {"images": not sound, "frames": move, "audio": sound}[metric.of]
 
 
-def _to_tensor(image: Image) -> Any:
+def _score(metric: ImageMetric, pair: list[tuple[Any, Any]]) -> float | None:
+    """A metric of a pair, frame by frame; None where the frames are too small."""
+    values = [metric.score(*frame) for frame in pair]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    if metric.of == "frames":
+        return min(known) if metric.direction == "maximize" else max(known)
+    return sum(known) / len(known)
+
+
+def _comparable(result: Result, reference: Result) -> list[tuple[Any, Any]]:
+    """What a metric is called with, for each frame."""
+    if isinstance(result, Audio) or isinstance(reference, Audio):
+        return [(result, reference)]
+    return [(_to_tensor(one), _to_tensor(other)) for one, other in zip(frames(result), frames(reference), strict=True)]
+
+
+def _to_tensor(image: Any) -> Any:
     import numpy as np
     import torch
 

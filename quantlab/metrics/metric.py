@@ -31,6 +31,7 @@ class Evidence:
         watched: what was seen of the forwards whose kernels were watched, one value each; empty on a CPU.
         peak_bytes: the most that a forward took on top of what was held before it.
         weight_bytes: what the modules hold, quantization state included.
+        final_snr_db: gives the SNR of the denoiser's prediction behind the modules; None where nobody can tell.
     """
 
     modules: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Evidence:
     peak_bytes: int
     weight_bytes: int
     watched: Columns = field(default_factory=dict)
+    final_snr_db: Callable[[], float] | None = None
 
     def column(self, name: str) -> Array:
         """A column, of the watched forwards where it is theirs."""
@@ -87,7 +89,7 @@ class Metric:
         direction: which way is better.
         label: what a person reads on an axis or in a heading, without the unit.
         compute: the number, from `Evidence`.
-        observe: called with a sample's output and the reference's, two tensors of one shape, after the timed forward;
+        observe: called with the tensors of a sample's output and the reference's, after the timed forward; gives
             numbers or tensors of one value by name, which become columns. Several metrics may share a function; it
             is called once.
         aggregate: the number from columns under weights, where it has a bootstrap interval.

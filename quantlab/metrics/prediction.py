@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from quantlab.arrays import Array
-from quantlab.metrics.metric import Columns, Paired, from_samples
+from quantlab.metrics.metric import Columns, Evidence, Metric, Paired, from_samples
 
 IDENTICAL_DB = 100.0
 """Stands for an error of nothing: SNR and PSNR are cut off here, so that every number in a study is finite."""
@@ -24,15 +24,26 @@ def snr_db(signal: float, error: float) -> float:
     return 10 * math.log10(signal / error) if signal > 0 and error < math.inf else -IDENTICAL_DB
 
 
-def observe(output: Any, reference: Any) -> Mapping[str, Any]:
-    """Sums over a sample's elements in float64: ref^2, (out - ref)^2, out^2 and out ref."""
-    out, ref = output.double(), reference.double()
-    return {
-        "signal": ref.square().sum(),
-        "error": (out - ref).square().sum(),
-        "power": out.square().sum(),
-        "product": (out * ref).sum(),
-    }
+def observe(output: Sequence[Any], reference: Sequence[Any]) -> Mapping[str, Any]:
+    """Sums over a sample's elements in float64: ref^2, (out - ref)^2, out^2 and out ref.
+
+    Where a component gives several tensors, each counts alike: it is scaled to the mean of their signal powers.
+
+    Args:
+        output: tensors of the output.
+        reference: the same of the reference's.
+    """
+    pairs = [(out.double(), ref.double()) for out, ref in zip(output, reference, strict=True)]
+    sums = [(r.square().sum(), (o - r).square().sum(), o.square().sum(), (o * r).sum()) for o, r in pairs]
+    if len(sums) > 1:
+        mean = sum(signal for signal, *_ in sums) / len(sums)
+        sums = [tuple(value * _scale(mean, one[0]) for value in one) for one in sums]
+    return {name: sum(one[place] for one in sums) for place, name in enumerate(("signal", "error", "power", "product"))}
+
+
+def _scale(mean: Any, signal: Any) -> Any:
+    """What brings a tensor's signal power to the mean; a tensor of zeros stays as it is."""
+    return (mean / signal.where(signal > 0, mean)).nan_to_num(1.0)
 
 
 def _powers(columns: Columns, weights: Array) -> Array:
@@ -72,3 +83,20 @@ REL_L2 = from_samples("rel_l2", "", "minimize", "relative L2 error", observe, _r
 
 COSINE = from_samples("cosine", "", "maximize", "cosine", observe, _cosine, _SQUARED_ERROR, 1.0, 6)
 """Cosine of the angle between all outputs and all references."""
+
+
+def _final(evidence: Evidence) -> float:
+    assert evidence.final_snr_db is not None, "a lab always gives it"
+    return evidence.final_snr_db()
+
+
+FINAL_SNR_DB = Metric(
+    name="final_snr_db",
+    unit="dB",
+    direction="maximize",
+    label="SNR of the denoiser behind it",
+    compute=_final,
+    fidelity=True,
+    identical=IDENTICAL_DB,
+)
+"""Of a text encoder: SNR of the unquantized denoiser's first prediction, from what the encoder gives it."""

@@ -46,6 +46,8 @@ class LabDescription:
         provenance: versions and device.
         open_s: seconds that loading and recording took.
         recording_s: seconds of it that recording the samples took; 0 where they were known.
+        assumed: arguments of the pipeline's call that nobody gave: its own number of steps, and inputs that are drawn.
+        shows: whether the pipeline gives images, frames or audio, as far as it was asked for them.
     """
 
     model_fingerprint: str
@@ -56,3 +58,5 @@ class LabDescription:
     provenance: FrozenDict[str, Any] = field(repr=False)
     open_s: float = 0.0
     recording_s: float = 0.0
+    shows: bool = True
+    assumed: FrozenDict[str, Any] = field(default_factory=FrozenDict)

@@ -1,4 +1,4 @@
-"""Images that a setting generated, and how close they are to the reference's."""
+"""Images, frames or audio that a setting generated, and how close they are to the reference's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ class GeneratedImages:
 
     Attributes:
         spec: the setting.
-        png: the images as PNG files, one a prompt.
+        files: what was generated, one a prompt: PNG files, animated ones for frames, or WAV files.
         scores: mean of each image metric over the pairs with the reference's images, by name.
         unavailable: why an image metric was not computed, by its name: a code of `quantlab.metrics.images`.
         wall_s: seconds that generating and scoring took.
+        suffix: of the files' names.
     """
 
     spec: PipelineSpec
-    png: tuple[bytes, ...] = field(repr=False)
+    files: tuple[bytes, ...] = field(repr=False)
     scores: FrozenDict[str, float] = field(default_factory=FrozenDict)
     unavailable: FrozenDict[str, str] = field(default_factory=FrozenDict)
     wall_s: float = 0.0
+    suffix: str = ".png"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", FrozenDict(self.scores))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from quantlab.arrays import Array, Mask
+from quantlab.bnb.matching import DIFFUSERS
 from quantlab.errors import StudyError, unknown
 from quantlab.frozen import FrozenDict
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
@@ -62,6 +63,8 @@ class SensitivityTable:
         samples: how many samples were measured.
         fidelity_is_meaningful: False where the weights are random.
         wall_s: seconds that measuring took; what the cache held is not counted.
+        library: whose rule says which layers a skip entry keeps.
+        kept_by_default: further layers, which the library keeps where no skip list is given.
     """
 
     component: str
@@ -72,6 +75,8 @@ class SensitivityTable:
     samples: int
     fidelity_is_meaningful: bool = True
     wall_s: float = 0.0
+    library: str = DIFFUSERS
+    kept_by_default: tuple[str, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:

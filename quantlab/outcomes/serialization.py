@@ -118,8 +118,8 @@ def _failure(data: dict[str, Any]) -> Failure:
 
 
 def _images(data: dict[str, Any]) -> GeneratedImages:
-    png = tuple(base64.b64decode(image) for image in data["png"])
-    return GeneratedImages(**{**data, "spec": PipelineSpec.from_dict(data["spec"]), "png": png})
+    files = tuple(base64.b64decode(file) for file in data["files"])
+    return GeneratedImages(**{**data, "spec": PipelineSpec.from_dict(data["spec"]), "files": files})
 
 
 def _table(data: dict[str, Any]) -> SensitivityTable:
@@ -131,6 +131,7 @@ def _table(data: dict[str, Any]) -> SensitivityTable:
             "specs": tuple(quant_from_dict(spec) for spec in data["specs"]),
             "thresholds": tuple(data["thresholds"]),
             "identity": frozen(data["identity"]),
+            "kept_by_default": tuple(data.get("kept_by_default", ())),
         }
     )
 
@@ -143,6 +144,7 @@ def _description(data: dict[str, Any]) -> LabDescription:
             "layers": frozen(layers),
             "placement": Placement(**data["placement"]),
             "provenance": frozen(data["provenance"]),
+            "assumed": frozen(data.get("assumed", {})),
         }
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from quantlab.config import ModelConfig
 from quantlab.errors import ConfigError, ModelError
 from quantlab.pipelines.folder import check_folder
+from quantlab.pipelines.layout import Layout, read_layout
 from quantlab.tiny_sd3 import NAMES, pipeline_folder
 
 
@@ -75,13 +76,41 @@ def fetch(model: ModelConfig) -> Path:
     return folder
 
 
+def layout(model: ModelConfig) -> Layout:
+    """What the model's folder says of itself; errors as of `fetch`."""
+    folder = fetch(model)
+    return read_layout(folder, str(folder))
+
+
+_OF_A_MODEL = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+"""Files that transformers reads of a model."""
+
+
+def _holds_pipeline(repo: str, revision: str | None) -> bool:
+    """Whether a repository is a diffusers pipeline, as far as can be told; otherwise it is a transformers model."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repo, "model_index.json", revision=revision)
+    except LocalEntryNotFoundError:
+        return not isinstance(try_to_load_from_cache(repo, "config.json", revision=revision), str)
+    except EntryNotFoundError:
+        return False
+    except (OSError, ValueError):  # whatever is wrong, fetching the pipeline says it
+        return True
+    return True
+
+
 @functools.cache
 def _download(repo: str, revision: str | None, variant: str | None) -> Path:
     from diffusers import DiffusionPipeline
-    from huggingface_hub import constants
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
+        if not _holds_pipeline(repo, revision):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_OF_A_MODEL)))
         return Path(DiffusionPipeline.download(repo, revision=revision, variant=variant, use_safetensors=True))
     except (OSError, ValueError, HfHubHTTPError) as error:  # whatever a broken network or cache happens to break
         # what the Hub answered, diffusers hides behind an OSError of its own where it looked into the cache after it

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from quantlab.config import ModelConfig
 from quantlab.errors import ModelError, unknown
-from quantlab.files import read_json
+from quantlab.pipelines.layout import is_lfs_pointer, json_object, read_layout
 
-FLOATING = ("F64", "F32", "F16", "BF16")
-"""What safetensors calls the dtypes of an unquantized matrix."""
+UNQUANTIZED = ("F64", "F32", "F16", "BF16", "I64", "BOOL")
+"""What safetensors calls the dtypes of an unquantized matrix, and of indices and masks."""
+
+
+CONFIGS = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("scheduler_config.json", "tokenizer_config.json"),
+)
+"""JSON files that the libraries read of a part."""
 
 
 def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
@@ -30,22 +37,19 @@ def check_folder(folder: Path, model: ModelConfig, name: str) -> None:
     except OSError as error:  # such as a name that is too long
         raise ModelError(f"{name[:200]} cannot be used: {error.strerror}") from None
     if not is_folder:
-        raise ModelError(f"{name} is not a folder; give a pipeline saved in diffusers' format")
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"{name} is no diffusers pipeline: it has no model_index.json")
-    listed = {part: entry for part, entry in json_object(index).items() if not part.startswith("_")}
-    parts = [part for part, entry in listed.items() if isinstance(entry, list) and entry and entry[0]]
+        raise ModelError(f"{name} is not a folder; give that of a diffusers pipeline or a transformers model")
+    layout = read_layout(folder, name)
     for component in model.components:
-        if component not in parts:
-            raise unknown("model.components", component, parts)
-    for part in parts:
-        if not (folder / part).is_dir():
+        if component not in layout.parts:
+            raise unknown("component", component, layout.parts)
+    for part in layout.parts:
+        home = layout.home(part)
+        if not home.is_dir():
             raise ModelError(f"{name}: its folder {part}/ is missing; fetch the pipeline again")
-        for file in sorted((folder / part).glob("*config.json")):  # the libraries take text for a name on the Hub
+        for file in filter(Path.is_file, (home / config for config in CONFIGS)):  # else taken for a name on the Hub
             json_object(file)
-        check_weights(folder / part, required=part in model.components)
-    if model.variant and not any(has_variant(folder / part, model.variant) for part in parts):
+        check_weights(home, required=part in model.components, variant=model.variant)
+    if model.variant and not any(has_variant(layout.home(part), model.variant) for part in layout.parts):
         raise ModelError(f"{name}: no part of it has weights of model.variant={model.variant!r}")
 
 
@@ -54,8 +58,13 @@ def has_variant(folder: Path, variant: str) -> bool:
     return any(f".{variant}." in file.name or f".{variant}-" in file.name for file in folder.glob("*.safetensors"))
 
 
-def check_weights(folder: Path, required: bool = True) -> None:
+def check_weights(folder: Path, required: bool = True, variant: str | None = None) -> None:
     """Read the header of every safetensors file of a component, and see that no shard is missing.
+
+    Args:
+        folder: of the component.
+        required: whether it must have weights.
+        variant: that is asked for.
 
     Raises:
         ModelError: where there is no such file though there must be, or one is missing or cut short.
@@ -75,12 +84,22 @@ def check_weights(folder: Path, required: bool = True) -> None:
                 f"{folder} lacks {len(missing)} of {len(shards)} weight files, {missing[0]} among them: it was fetched "
                 "half; fetch it again"
             )
+    if files and variant is None and (only := _only_variant(files)):
+        raise ModelError(f"{folder} holds weights of the variant {only} alone; add model.variant={only}")
     for file in files:
+        if is_lfs_pointer(file):
+            raise ModelError(f"{file} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
         try:
             with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} cannot be read, it may be cut short ({error}); fetch it again") from None
+
+
+def _only_variant(files: Sequence[Path]) -> str:
+    """The variants that all weights are of, such as fp16; empty where some are of none."""
+    found = [re.fullmatch(r".+\.([A-Za-z]\w*)(-\d+-of-\d+)?\.safetensors", file.name) for file in files]
+    return " or ".join(sorted({one[1] for one in found if one})) if all(found) else ""
 
 
 def _shards(index: Path) -> set[str]:
@@ -89,21 +108,6 @@ def _shards(index: Path) -> set[str]:
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{index} cannot be read: its weight_map names no files; fetch it again")
     return set(files.values())
-
-
-def json_object(file: Path) -> dict[str, Any]:
-    """What a JSON file holds, which must be an object.
-
-    Raises:
-        ModelError: where it does not.
-    """
-    try:
-        found = read_json(file)
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{file} cannot be read ({error}); fetch it again") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} cannot be read: it holds no JSON object; fetch it again")
-    return found
 
 
 _GIVE_UNQUANTIZED = "quantlab compares settings with an unquantized reference, so give a 16-bit or 32-bit checkpoint"
@@ -134,7 +138,7 @@ def check_unquantized(folder: Path, variant: str | None) -> None:
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118
                 header = weights.get_slice(name)
-                if len(header.get_shape()) > 1 and header.get_dtype() not in FLOATING:
+                if len(header.get_shape()) > 1 and header.get_dtype() not in UNQUANTIZED:
                     raise ModelError(
                         f"{file}: {name} is in {header.get_dtype()}, quantized already; {_GIVE_UNQUANTIZED}"
                     )

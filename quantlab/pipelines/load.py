@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from quantlab.bnb.matching import DIFFUSERS, TRANSFORMERS
 from quantlab.bnb.raised import in_one_line
 from quantlab.config import Device, ModelConfig
 from quantlab.errors import ConfigError, ModelError, QuantlabError, unknown
-from quantlab.pipelines.fetch import fetch
-from quantlab.pipelines.folder import has_variant, json_object
+from quantlab.pipelines.fetch import fetch, layout
+from quantlab.pipelines.folder import has_variant
+from quantlab.pipelines.layout import Layout, json_object
 from quantlab.pipelines.quiet import hide_progress
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ def load_pipeline(
     """
     hide_progress()
     folder = fetch(model)
-    cls = _pipeline_class(folder, pipeline_index(model))
+    cls = pipeline_class(layout(model))
     given: dict[str, Any] = {**dict.fromkeys(without), **(components or {})}
     with explained(folder):
         pipeline = cls.from_pretrained(folder, dtype=torch_dtype(model), **_options(model), **given)
@@ -79,25 +82,33 @@ def _check_whole(folder: Path, part: torch.nn.Module) -> None:
         raise ModelError(f"{folder}: its weights lack {len(absent)} that config.json asks for, {absent[0]} among them")
 
 
-def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> Any:
+def pipeline_class(found: Layout) -> Any:
     """The class that ``model_index.json`` names: the base class ignores what it is handed for optional components."""
-    import diffusers
+    return _library_class(found, DIFFUSERS, found.class_name, "model_index.json")
 
-    name = index.get("_class_name")
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not isinstance(found, type):
+
+def _library_class(found: Layout, library: str, name: str, file: str) -> Any:
+    """A class of a library.
+
+    Raises:
+        ModelError: where this version of it has none of that name.
+    """
+    module = importlib.import_module(library)
+    cls = getattr(module, name, None)
+    if not isinstance(cls, type):
         raise ModelError(
-            f"{folder}: model_index.json names the class {name!r}, which diffusers {diffusers.__version__} lacks; it "
-            "needs a newer diffusers, or code of its own, which quantlab does not run"
+            f"{found.folder}: {file} names the class {name!r}, which {library} {module.__version__} lacks; it needs a "
+            f"newer {library}, or code of its own, which quantlab does not run"
         )
-    return found
+    return cls
 
 
 def text_encoders(model: ModelConfig) -> tuple[str, ...]:
-    """Names of the pipeline's text encoders, as diffusers calls them."""
-    return tuple(
-        name for name, part in pipeline_index(model).items() if is_text_encoder(name) and part and part[0] is not None
-    )
+    """Names of the pipeline's text encoders, as diffusers calls them; none where it asks them before it embeds."""
+    found = layout(model)
+    names = tuple(name for name in found.parts if is_text_encoder(name))
+    check = getattr(pipeline_class(found), "check_inputs", None) if names and found.is_pipeline else None
+    return () if set(names) & set(getattr(getattr(check, "__code__", None), "co_names", ())) else names
 
 
 def is_text_encoder(name: str) -> bool:
@@ -105,69 +116,75 @@ def is_text_encoder(name: str) -> bool:
     return name.startswith("text_encoder")
 
 
-def component_class(model: ModelConfig, name: str) -> type[ModelMixin]:
-    """The class of a component to quantize.
+def component_class(model: ModelConfig, name: str) -> Any:
+    """The class of a component to quantize, of diffusers or transformers.
 
     Raises:
-        ConfigError: where the pipeline has no such component, or it is no diffusers model.
-        ModelError: where the pipeline cannot be found or read.
+        ConfigError: where the pipeline has no such component, or it is no model.
+        ModelError: where the pipeline cannot be found or read, or the class is not known here.
     """
-    import diffusers
+    found = layout(model)
+    models = [part for part, (library, cls) in found.parts.items() if _is_model(library, cls)]
+    if name not in found.parts:
+        raise unknown("component", name, models)
+    library, cls = found.parts[name]
+    if library in (DIFFUSERS, TRANSFORMERS):
+        known = _library_class(found, library, cls, "model_index.json" if found.is_pipeline else "config.json")
+        if _is_model(library, cls):
+            return known
+    raise ConfigError(
+        f"component={name!r} is a {cls}, no model of diffusers or transformers; choose from {', '.join(models)}"
+    )
 
-    index = pipeline_index(model)
-    parts = {part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]}
-    classes = {part: getattr(diffusers, str(entry[1]), None) for part, entry in parts.items()}
-    models = {n: c for n, c in classes.items() if isinstance(c, type) and issubclass(c, diffusers.ModelMixin)}
-    if name in models:
-        return models[name]
-    if name in parts:
-        raise ConfigError(
-            f"model.components={name!r} is a {parts[name][1]}, no diffusers model; choose from {', '.join(models)}"
-        )
-    raise unknown("model.components", name, models)
+
+def _is_model(library: str, name: str) -> bool:
+    """Whether a class is that of a model with weights."""
+    if library not in (DIFFUSERS, TRANSFORMERS):
+        return False
+    cls = getattr(importlib.import_module(library), name, None)
+    return name == "AutoModel" or (isinstance(cls, type) and issubclass(cls, torch.nn.Module))
 
 
 def load_component(
     model: ModelConfig, name: str, config: BitsAndBytesConfig | None, device: torch.device
 ) -> ModelMixin:
-    """A component alone, as diffusers documents it: ``cls.from_pretrained(..., quantization_config=config)``.
+    """A component alone, as its library documents it: ``cls.from_pretrained(..., quantization_config=config)``.
 
     Raises:
         ConfigError, ModelError: where it cannot be found or read.
     """
-    from quantlab.bnb.cpu import bitsandbytes_on_cpu
+    from quantlab.bnb.cpu import bitsandbytes_on_cpu, plain_4bit_forward
 
     hide_progress()
-    folder, cls = fetch(model), component_class(model, name)
+    found, cls = layout(model), component_class(model, name)
+    home, is_transformers = found.home(name), cls.__module__.startswith(TRANSFORMERS)
     options = _options(model)
-    if model.variant and not has_variant(folder / name, model.variant):
+    if model.variant and not has_variant(home, model.variant):
         options.pop("variant", None)
     if config is not None:
-        options |= {"quantization_config": config, "device_map": {"": device}}
-    with explained(folder), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
-        component, info = cls.from_pretrained(
-            folder, subfolder=name, dtype=torch_dtype(model), output_loading_info=True, **options
-        )
-    if unused := sorted(info["unexpected_keys"]):
+        given = as_transformers(config) if is_transformers else config
+        options |= {"quantization_config": given, "device_map": {"": device}}
+    with explained(found.folder), bitsandbytes_on_cpu() if device.type == "cpu" else contextlib.nullcontext():
+        component, info = cls.from_pretrained(home, dtype=torch_dtype(model), output_loading_info=True, **options)
+    if is_transformers and (absent := sorted(info["missing_keys"])):
+        raise ModelError(f"{home}: its weights lack {len(absent)} that {cls.__name__} has, {absent[0]} among them")
+    if not is_transformers and (unused := sorted(info["unexpected_keys"])):
         raise ModelError(
-            f"{folder / name}: its config.json leaves {len(unused)} weights unused, {unused[0]} among them; it does "
-            "not belong to these weights"
+            f"{home}: its config.json leaves {len(unused)} weights unused, {unused[0]} among them; it does not belong "
+            "to these weights"
         )
-    _check_whole(folder / name, component)
-    return component.eval() if config is not None else component.to(device).eval()
+    _check_whole(home, component)
+    if config is not None:
+        plain_4bit_forward(component)
+        return component.eval()
+    return component.to(device).eval()
 
 
-def pipeline_index(model: ModelConfig) -> dict[str, Any]:
-    """The pipeline's ``model_index.json``: its class by ``_class_name``, library and class of each part by its name.
+def as_transformers(config: BitsAndBytesConfig) -> Any:
+    """The same configuration as transformers' own class: each library takes its own alone."""
+    import transformers
 
-    Raises:
-        ModelError: where it cannot be found or read.
-    """
-    from diffusers import DiffusionPipeline
-
-    folder = fetch(model)
-    with explained(folder):
-        return dict(DiffusionPipeline.load_config(folder, local_files_only=True))
+    return transformers.BitsAndBytesConfig.from_dict(config.to_dict())
 
 
 def torch_dtype(model: ModelConfig) -> torch.dtype:

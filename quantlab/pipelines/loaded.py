@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from quantlab.bnb.linear import library_of
+from quantlab.bnb.matching import DIFFUSERS, TRANSFORMERS
 from quantlab.config import Dtype, ModelConfig
 from quantlab.errors import ConfigError, unknown
+from quantlab.pipelines.inputs import assumed, example
 from quantlab.pipelines.load import is_text_encoder
 from quantlab.pipelines.named import default_prompts, denoiser
 from quantlab.pipelines.sizes import Sizes, sizes_of
@@ -45,10 +48,11 @@ class LoadedPipeline:
         self._pipeline = pipeline
         parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
         self._homes = {name: next(part.parameters(), torch.empty(0)).device for name, part in parts.items()}
-        chosen = [denoiser(parts, f"a {type(pipeline).__name__}")] if model is None else model.components
+        chosen = [denoiser(_sizes(parts), f"a {type(pipeline).__name__}")] if model is None else model.components
         for name in chosen:
             _check(parts, name)
         self.text_encoders = tuple(part for part in parts if is_text_encoder(part))
+        self.of_transformers = tuple(name for name, part in parts.items() if library_of(part) == TRANSFORMERS)
         self.model = model or ModelConfig(
             name=type(pipeline).__name__,
             components=chosen,
@@ -70,6 +74,11 @@ class LoadedPipeline:
                 state = part.state_dict()
                 sha.update(json.dumps(list(zip(state, digests(state.values()), strict=True))).encode())
         return sha.hexdigest()
+
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """By the pipeline's signature."""
+        return assumed(self.model, type(self._pipeline))
 
     def sizes(self, name: str) -> Sizes:
         """Of the component itself."""
@@ -99,8 +108,8 @@ class LoadedPipeline:
         pipeline.register_modules(**dict.fromkeys(self.text_encoders))
 
     def inputs(self, pipeline: DiffusionPipeline, prompt: str, seed: int) -> dict[str, Any]:
-        """The prompt."""
-        return {"prompt": prompt}
+        """The prompt, and what else the pipeline takes."""
+        return example(self.model, pipeline, prompt, seed)
 
     def call(self, timesteps: int | None) -> dict[str, Any]:
         """The pipeline's own defaults, but for what the model's configuration says."""
@@ -112,12 +121,18 @@ class LoadedPipeline:
             getattr(self._pipeline, name).to(home)
 
 
-def _check(parts: Mapping[str, nn.Module], name: str) -> None:
-    from diffusers import ModelMixin
+def _sizes(parts: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Parameters of the parts that are models of diffusers."""
+    return {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in parts.items()
+        if library_of(part) == DIFFUSERS
+    }
 
-    models = [part for part, module in parts.items() if isinstance(module, ModelMixin)]
-    if name not in models:
-        raise unknown("model.components", name, models)
+
+def _check(parts: Mapping[str, nn.Module], name: str) -> None:
+    if name not in parts:
+        raise unknown("component", name, parts)
     component = parts[name]
     if getattr(component, "is_quantized", False):
         raise ConfigError(f"the pipeline's {name} is quantized already; load it without quantization_config")

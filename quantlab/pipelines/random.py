@@ -10,23 +10,26 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from quantlab.config import ArchitectureConfig, Dtype, ModelConfig, Weights
-from quantlab.errors import ConfigError, nearest, unknown
+from quantlab.errors import ConfigError
 from quantlab.files import cache_folder, writing
+from quantlab.pipelines.drawn import diffusers_class, drawn, made, model_class
 from quantlab.pipelines.load import torch_dtype
-from quantlab.pipelines.sizes import Sizes, sizes_of, stays_in_float32
+from quantlab.pipelines.sizes import Sizes, sizes_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
 
 
 _BATCH = "num_images_per_prompt"
+
+_CPU = torch.device("cpu")
 
 _STALE_S = 24 * 3600
 """A folder of random weights that is this old belongs to no process any more."""
@@ -45,13 +48,14 @@ class RandomWeights:
     fidelity_is_meaningful = False
     fixed_dtype = "random_weights"
     text_encoders: tuple[str, ...] = ()
+    of_transformers: tuple[str, ...] = ()
 
     def __init__(self, model: ModelConfig) -> None:
         self.model = model
         architecture_of(model)
-        if len(model.components) != 1:
+        if not model.components or set(model.components[1:]) - set(architecture_of(model).alike):
             raise ConfigError(
-                f"model.weights='random' makes one component, and model.components={model.components} names "
+                f"model.weights='random' makes one component, and component={model.components} names "
                 f"{len(model.components)}; model.architecture describes one"
             )
         _component_class(model)
@@ -61,12 +65,17 @@ class RandomWeights:
         """Digest of the recipe."""
         return fingerprint(self.model)
 
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """Nothing: the configuration describes it all."""
+        return {}
+
     def sizes(self, name: str) -> Sizes:
         """By the architecture."""
         from accelerate import init_empty_weights
 
         with init_empty_weights(include_buffers=True):
-            component = _made(_component_class(self.model), architecture_of(self.model).config, "config")
+            component = made(_component_class(self.model), architecture_of(self.model).config, "config")
         return sizes_of(component, torch_dtype(self.model))
 
     def component(
@@ -77,7 +86,8 @@ class RandomWeights:
 
     def pipeline(self, components: Mapping[str, ModelMixin], without: tuple[str, ...] = ()) -> DiffusionPipeline:
         """Without encoders and VAE."""
-        return random_pipeline(self.model, components[self.model.components[0]])
+        first, *alike = self.model.components
+        return random_pipeline(self.model, components[first], {name: components[name] for name in alike})
 
     def dismiss(self, pipeline: DiffusionPipeline) -> None:
         """There are no text encoders."""
@@ -89,7 +99,7 @@ class RandomWeights:
     def call(self, timesteps: int | None) -> dict[str, Any]:
         """As many denoising steps as there are timesteps to record: what lies between means nothing."""
         steps = {} if timesteps is None else {"num_inference_steps": timesteps}
-        given = {**self.model.call, **steps}
+        given = {**self.model.call, **architecture_of(self.model).call, **steps}
         given.pop(_BATCH, None)  # pipelines repeat what they embed, and no embeddings that they are given
         return given
 
@@ -119,7 +129,11 @@ def architecture_of(model: ModelConfig) -> ArchitectureConfig:
 
 def fingerprint(model: ModelConfig) -> str:
     """Digest of what random weights are made from; they are drawn by parameter name, so that it decides every bit."""
-    plain = json.dumps(dataclasses.asdict(architecture_of(model)), sort_keys=True)
+    described = dataclasses.asdict(architecture_of(model))
+    for name in ("pipeline_config", "alike", "parts", "call"):  # left out where empty: older digests knew none of them
+        if not described[name]:
+            del described[name]
+    plain = json.dumps(described, sort_keys=True)
     return "random-" + hashlib.sha256(plain.encode()).hexdigest()
 
 
@@ -133,51 +147,61 @@ def random_component(model: ModelConfig, device: torch.device, keep_on: torch.de
         device: where the weights are drawn; on it their bits depend.
         keep_on: where they go, one by one; by default they stay.
     """
-    from accelerate import init_empty_weights
-    from diffusers.models.modeling_utils import no_init_weights
-
-    with no_init_weights(), init_empty_weights():  # parameters on meta, buffers as the constructor computes them
-        component: ModelMixin = _made(_component_class(model), architecture_of(model).config, "config")
-    dtype, stored = torch_dtype(model), set(component.state_dict())
-    for name, parameter in list(component.named_parameters()):
-        kept = torch.float32 if stays_in_float32(component, name) else dtype
-        value = _draw(name, tuple(parameter.shape), kept, device).to(keep_on or device)
-        _parent(component, name)._parameters[name.rpartition(".")[2]] = torch.nn.Parameter(value)
-    for name, buffer in list(component.named_buffers()):
-        floating = name in stored and buffer.is_floating_point()
-        value = buffer.to(keep_on or device, dtype if floating else buffer.dtype)
-        _parent(component, name)._buffers[name.rpartition(".")[2]] = value
-    return component.eval()
+    return drawn(_component_class(model), architecture_of(model).config, "config", torch_dtype(model), device, keep_on)
 
 
-def random_pipeline(model: ModelConfig, component: ModelMixin) -> DiffusionPipeline:
-    """The pipeline around a component, without encoders and VAE."""
+def random_pipeline(
+    model: ModelConfig, component: ModelMixin, alike: Mapping[str, ModelMixin] | None = None
+) -> DiffusionPipeline:
+    """The pipeline around a component, without encoders and VAE but for stand-ins.
+
+    Args:
+        model: the model.
+        component: its first.
+        alike: its further ones.
+    """
     wanted = architecture_of(model)
     cls = diffusers_class(wanted.pipeline, "model.architecture.pipeline")
     schedule = diffusers_class(wanted.scheduler, "model.architecture.scheduler")
-    scheduler = _made(schedule, wanted.scheduler_config, "scheduler_config")
+    scheduler = made(schedule, wanted.scheduler_config, "scheduler_config")
     parameters = inspect.signature(cls.__init__).parameters.values()
     absent = {p.name: None for p in parameters if p.name != "self" and p.default is inspect.Parameter.empty}
+    parts = {
+        name: drawn(model_class(part.component, field), part.config, f"{field}.config", torch_dtype(model), _CPU)
+        for name, part in wanted.parts.items()
+        for field in [f"parts.{name}"]
+    }
+    given = {**absent, **wanted.pipeline_config, **parts, "scheduler": scheduler, model.components[0]: component}
     try:
-        pipeline = cls(**{**absent, "scheduler": scheduler, model.components[0]: component})
+        pipeline = cls(**{**given, **(alike or {})})
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"model.components={model.components[0]!r} of {wanted.pipeline} cannot be a {wanted.component}, which "
+            f"component={model.components[0]!r} of {wanted.pipeline} cannot be a {wanted.component}, which "
             f"model.architecture describes ({error})"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def conditioning(pipeline: DiffusionPipeline, model: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
-    """Normal random embeddings of the true shapes, from a seed."""
+def conditioning(pipeline: DiffusionPipeline, model: ModelConfig, seed: int) -> dict[str, Any]:
+    """Normal random embeddings of the true shapes, from a seed, and masks that hide none of them."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    dtype = torch_dtype(model)
+    dtype, device = torch_dtype(model), pipeline._execution_device
     batch = int(model.call.get(_BATCH, 1))
-    return {
-        name: torch.randn((batch * shape[0], *shape[1:]), generator=generator).to(pipeline._execution_device, dtype)
-        for name, shape in architecture_of(model).conditioning.items()
-    }
+
+    def tensor(name: str, shape: Sequence[int]) -> torch.Tensor:
+        if name.endswith("_mask"):
+            return torch.ones(tuple(shape), dtype=torch.bool, device=device)
+        return torch.randn(tuple(shape), generator=generator).to(device, dtype)
+
+    def given(name: str, shape: Any) -> Any:
+        if shape is None:
+            return None
+        if isinstance(shape[0], int):
+            return tensor(name, (batch * shape[0], *shape[1:]))
+        return [tensor(name, one) for one in shape] * batch
+
+    return {name: given(name, shape) for name, shape in architecture_of(model).conditioning.items()}
 
 
 @contextlib.contextmanager
@@ -189,56 +213,13 @@ def written_to_disk(model: ModelConfig, device: torch.device) -> Iterator[ModelC
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        component = random_component(model, device, keep_on=torch.device("cpu"))
+        component, *alike = [random_component(model, device, keep_on=_CPU) for _ in model.components]
         with writing(Path(folder)):
-            random_pipeline(model, component).save_pretrained(folder, safe_serialization=True)
-        del component
+            pipeline = random_pipeline(model, component, dict(zip(model.components[1:], alike, strict=True)))
+            pipeline.save_pretrained(folder, safe_serialization=True)
+        del component, alike, pipeline
         yield dataclasses.replace(model, weights=Weights.checkpoint, path=str(Path(folder)), variant=None)
 
 
 def _component_class(model: ModelConfig) -> type[ModelMixin]:
-    import diffusers
-
-    name = architecture_of(model).component
-    cls: type[ModelMixin] = diffusers_class(name, "model.architecture.component")
-    if not issubclass(cls, diffusers.ModelMixin):
-        raise ConfigError(f"model.architecture.component={name!r} is no model of diffusers")
-    return cls
-
-
-def diffusers_class(name: str, field: str) -> Any:
-    """A class of diffusers by name.
-
-    Raises:
-        ConfigError: where it has none of that name.
-    """
-    import diffusers
-
-    found = getattr(diffusers, name, None)
-    if not inspect.isclass(found):
-        names = dir(diffusers)
-        raise unknown(field, name, [n for n in names if n[:4] == name[:4]] or nearest(name, names, count=3))
-    return found
-
-
-def _made(cls: Any, arguments: dict[str, Any], field: str) -> Any:
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"model.architecture.{field} does not fit {cls.__name__}: {error}") from error
-
-
-def _draw(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    tensor = torch.empty(shape, dtype=dtype, device=device)
-    if len(shape) < 2:
-        return tensor.fill_(0.0 if name.endswith("bias") else 1.0)
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-    fan_in = 1
-    for size in shape[1:]:
-        fan_in *= size
-    bound = fan_in**-0.5
-    return tensor.uniform_(-bound, bound, generator=torch.Generator(device).manual_seed(seed))
-
-
-def _parent(component: torch.nn.Module, name: str) -> torch.nn.Module:
-    return component.get_submodule(name.rpartition(".")[0])
+    return model_class(architecture_of(model).component)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from quantlab.bnb.linear import library_of, linear_layers
+from quantlab.bnb.matching import DIFFUSERS
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -46,14 +49,21 @@ def sizes_of(component: nn.Module, dtype: torch.dtype) -> Sizes:
         dtype: that it is loaded in.
     """
     size = dtype.itemsize
-    linear = [m.weight.numel() for m in component.modules() if isinstance(m, nn.Linear)]
+    linear = [layer.weight.numel() for layer in linear_layers(component).values()]
     total = sum(
-        tensor.numel() * (4 if stays_in_float32(component, name) else size)
+        tensor.numel() * (4 if stays_in_float32(component, name, dtype) else size)
         for name, tensor in (*component.named_parameters(), *component.named_buffers())
     )
     return Sizes(sum(linear), max(linear, default=0) * size, sum(linear) * size, total - sum(linear) * size)
 
 
-def stays_in_float32(component: nn.Module, name: str) -> bool:
-    """Whether diffusers keeps a parameter in float32 under a 16-bit load (``_keep_in_fp32_modules``)."""
-    return any(entry in name.split(".") for entry in getattr(component, "_keep_in_fp32_modules", None) or ())
+def stays_in_float32(component: nn.Module, name: str, dtype: torch.dtype) -> bool:
+    """Whether the library keeps a parameter in float32 under a 16-bit load.
+
+    Diffusers does so with ``_keep_in_fp32_modules``, transformers under float16 alone, and with
+    ``_keep_in_fp32_modules_strict``.
+    """
+    loose = library_of(component) == DIFFUSERS or dtype is torch.float16
+    kept = getattr(component, "_keep_in_fp32_modules", None) if loose else ()
+    strict = getattr(component, "_keep_in_fp32_modules_strict", None)
+    return any(entry in name.split(".") for entry in (*(kept or ()), *(strict or ())))

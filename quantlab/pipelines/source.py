@@ -26,17 +26,24 @@ class Source(Protocol):
         fidelity_is_meaningful: False for random weights, whose images mean nothing either.
         fixed_dtype: why no component can be had in another dtype, as a reason of `quantlab.outcomes.NoiseFloor`; empty
             where it can.
-        text_encoders: names of the pipeline's text encoders.
+        text_encoders: names of the text encoders, where the pipeline can do without them once prompts are embedded.
+        of_transformers: names of its models of transformers: what they give, a pipeline may know already.
     """
 
     model: ModelConfig
     fidelity_is_meaningful: bool
     fixed_dtype: str
     text_encoders: tuple[str, ...]
+    of_transformers: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
         """Digest of all weights and configurations."""
+        ...
+
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """Arguments of the pipeline's call that nobody gave, as of `quantlab.pipelines.inputs.assumed`."""
         ...
 
     def sizes(self, name: str) -> Sizes:

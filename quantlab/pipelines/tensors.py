@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from quantlab.errors import ConfigError
 from quantlab.files import written
 
-_TENSOR = "<tensor>"
+_TENSOR, _TUPLE = "<tensor>", "<tuple>"
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str:
@@ -76,7 +76,7 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path, device: torch.device) -> Any:
-    """The value that `save` wrote, its tensors on a device; tuples come back as lists.
+    """The value that `save` wrote, its tensors on a device.
 
     Raises:
         ValueError: where the file is damaged or was written by something else.
@@ -106,7 +106,8 @@ def _flatten(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
         if isinstance(value, dict):
             return {key: plain(item, f"{name}.{key}") for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(item, f"{name}.{i}") for i, item in enumerate(value)]
+            items = [plain(item, f"{name}.{i}") for i, item in enumerate(value)]
+            return {_TUPLE: items} if type(value) is tuple else items  # a component may ask which of the two it is
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise ConfigError(f"the component's argument {name[1:]} is a {type(value).__name__}, which cannot be recorded")
@@ -117,6 +118,8 @@ def _flatten(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
 def _unflatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if value == _TENSOR:
         return tensors[name]
+    if isinstance(value, dict) and value.keys() == {_TUPLE}:
+        return tuple(_unflatten(value[_TUPLE], name, tensors))
     if isinstance(value, dict):
         return {key: _unflatten(item, f"{name}.{key}", tensors) for key, item in value.items()}
     if isinstance(value, list):

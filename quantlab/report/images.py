@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from quantlab.config.prompts import image_requests
 from quantlab.metrics.images import IMAGE_METRICS
+from quantlab.metrics.results import AUDIO_SUFFIX, frames, read_audio
 from quantlab.report.distinct import winner_number
 from quantlab.report.text import MEANINGLESS, number
 from quantlab.study.images import image_path
@@ -23,8 +27,6 @@ def plot_images(study: Study) -> Figure:
 
     Settings that generated no images are left out.
     """
-    from PIL import Image
-
     requests = image_requests(study.config.model, study.config.evaluation)
     rows = _rows(study)
     titles = [_title(study, row) for row in rows]
@@ -40,12 +42,24 @@ def plot_images(study: Study) -> Figure:
         grid[0, column].set_title(titles[column], fontsize=8)
         for line, (prompt, seed) in enumerate(requests):
             axes = grid[line, column]
-            axes.imshow(Image.open(image_path(study.folder, row.spec, line)))
+            _show(axes, image_path(study.folder, row.spec, line))
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:
                 axes.set_ylabel(textwrap.fill(f"{prompt}, seed {seed}", 22), fontsize=7)
     return figure
+
+
+def _show(axes: Any, file: Path) -> None:
+    """An image, the first, middle and last of frames below each other, or the spectrogram of audio."""
+    if file.suffix == AUDIO_SUFFIX:
+        sound = read_audio(file.read_bytes())
+        axes.specgram(sound.samples.mean(0) + 1e-9, NFFT=256, Fs=sound.rate, noverlap=128)
+        return
+    with Image.open(file) as image:
+        shown = frames(image)
+    shown = shown if len(shown) < 3 else [shown[0], shown[len(shown) // 2], shown[-1]]
+    axes.imshow(np.concatenate([np.asarray(frame) for frame in shown]))
 
 
 def has_images(study: Study) -> bool:

@@ -115,7 +115,7 @@ def _draw_gain(axes: Axes) -> None:
 
 def _named(table: SensitivityTable, skips: Mapping[str, Sequence[str]]) -> dict[str, Mask]:
     """The layers of each list that keeps some, but not all."""
-    from quantlab.sensitivity.minimal_skip_list import kept_mask
+    from quantlab.sensitivity.minimal_skip_list import kept_in
 
-    masks = {name: kept_mask(table.layers, entries) for name, entries in skips.items()}
+    masks = {name: kept_in(table, entries) for name, entries in skips.items()}
     return {name: kept for name, kept in masks.items() if kept.any() and not kept.all()}

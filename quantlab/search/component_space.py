@@ -20,7 +20,7 @@ from quantlab.errors import ConfigError
 from quantlab.search.parameters import ACTING, OUTLIERS, Params, distributions, filler, holds, values
 from quantlab.search.skip_choice import skip_choices
 from quantlab.sensitivity.auto import AutoSkip
-from quantlab.sensitivity.minimal_skip_list import kept_mask
+from quantlab.sensitivity.minimal_skip_list import kept_in
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 from quantlab.spec.code import code
 from quantlab.spec.names import auto_skip_name, quant_name, skip_name
@@ -110,7 +110,7 @@ class ComponentSpace:
         skip = skip_name(choice.entries, self._skips)
         if choice.auto:
             kept = self._resolved().kept(bare, _share(params), choice.entries)
-            count, before = int(kept.sum()), int(kept_mask(self._resolved().table.layers, choice.entries).sum())
+            count, before = int(kept.sum()), int(self._kept_by(choice.entries).sum())
             if count > before:
                 skip = auto_skip_name(_share(params), count, choice.on_top_of if before else "")
         return quant_name(bare, self._dtype, skip)
@@ -120,7 +120,7 @@ class ComponentSpace:
         bare, choice = self._bare(params), self.choices[params["skip"]]
         if choice.auto:
             return bare, self._resolved().kept(bare, _share(params), choice.entries)
-        return bare, kept_mask(self._resolved().table.layers, choice.entries)
+        return bare, self._kept_by(choice.entries)
 
     def params(self, spec: QuantSpec) -> Params | None:
         """Parameters that stand for a spec, or None where the space does not hold it, or nobody can tell."""
@@ -194,6 +194,9 @@ class ComponentSpace:
             (),
             params["bnb_4bit_quant_storage"],
         )
+
+    def _kept_by(self, entries: tuple[str, ...]) -> Mask:
+        return kept_in(self._resolved().table, entries)
 
     def _resolved(self) -> AutoSkip:
         assert self._auto is not None, "a space with skip=auto needs layer sensitivities"

@@ -61,8 +61,7 @@ def component_of(space: Space) -> str:
     components = list(space.components)
     if len(components) > 1:
         raise ConfigError(
-            f"sampler.name='sensitivity' proposes settings of one component, and model.components={components}; "
-            f"{_OTHERS}"
+            f"sampler.name='sensitivity' proposes settings of one component, and component={components}; {_OTHERS}"
         )
     return components[0]
 

@@ -39,7 +39,7 @@ class Space:
 
     def __init__(self, config: SpaceConfig, model: ModelConfig, auto: Mapping[str, AutoSkip] | None = None) -> None:
         if not model.components:
-            raise ConfigError("model.components=[] is empty: name at least one component, such as transformer")
+            raise ConfigError("component=[] is empty: name at least one component, such as transformer")
         resolvers = auto or {}
         self._config, self._model = config, model
         self.components = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantlab.arrays import Mask
 from quantlab.outcomes import SensitivityTable
 from quantlab.sensitivity.knapsack import Limit, best_kept
-from quantlab.sensitivity.minimal_skip_list import kept_along, kept_mask, minimal_skip_list
+from quantlab.sensitivity.minimal_skip_list import kept_along, kept_in, minimal_skip_list
 from quantlab.spec import QuantSpec
 
 
@@ -35,9 +35,9 @@ class AutoSkip:
         errors = self.table.errors(spec)
         key = errors.tobytes(), share, tuple(on_top_of)
         if key not in self._known:
-            fixed = kept_mask(layers, on_top_of)
+            fixed = kept_in(self.table, on_top_of)
             most = share * parameters.sum() + parameters[fixed].sum()
-            kept = best_kept(errors, [Limit(parameters, most)], kept_along(layers), fixed)
+            kept = best_kept(errors, [Limit(parameters, most)], kept_along(layers, self.table.library), fixed)
             assert kept is not None  # keeping no more than the named layers is always within the limit
             self._known[key] = kept
         return self._known[key]
@@ -47,8 +47,13 @@ class AutoSkip:
         return self.entries(self.kept(spec, share, on_top_of))
 
     def entries(self, kept: Mask) -> tuple[str, ...]:
-        """The fewest skip entries that keep exactly the layers of a mask."""
+        """The fewest skip entries that keep exactly the layers of a mask.
+
+        A list takes the place of what a library keeps by itself, so that these layers are in it too.
+        """
         layers, mask = self.table.layers, kept.tobytes()
         if mask not in self._written:
-            self._written[mask] = minimal_skip_list(layers, {layer for layer, k in zip(layers, kept, strict=True) if k})
+            chosen = {layer for layer, k in zip(layers, kept, strict=True) if k}
+            entries = minimal_skip_list(layers, chosen, self.table.library)
+            self._written[mask] = (*entries, *self.table.kept_by_default) if entries else ()
         return self._written[mask]

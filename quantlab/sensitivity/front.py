@@ -134,7 +134,7 @@ def _best_of_one(
     count = len(table.layers)
     limits = [Limit(np.ones(count), count - 1)]  # a layer is quantized, or it is the reference
     limits += [_knapsack_limit(predictor, bare, limit, gained) for limit in budget.limits]
-    kept = best_kept(gained[_target(budget, objectives).name], limits, kept_along(table.layers))
+    kept = best_kept(gained[_target(budget, objectives).name], limits, kept_along(table.layers, table.library))
     if kept is None:
         return None
     share = float(table.parameters[kept].sum() / table.parameters.sum())

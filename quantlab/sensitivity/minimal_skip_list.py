@@ -1,4 +1,4 @@
-"""Writes a set of layers as the fewest skip entries that mean exactly that set under diffusers' rule."""
+"""Writes a set of layers as the fewest skip entries that mean exactly that set under a library's rule."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from quantlab.arrays import Mask
-from quantlab.bnb.matching import matches
+from quantlab.bnb.matching import DIFFUSERS, matches
 from quantlab.errors import ConfigError
+from quantlab.outcomes import SensitivityTable
 
 
-def minimal_skip_list(layers: tuple[str, ...], kept: Collection[str]) -> tuple[str, ...]:
+def minimal_skip_list(layers: tuple[str, ...], kept: Collection[str], library: str = DIFFUSERS) -> tuple[str, ...]:
     """The fewest skip entries that keep exactly some layers, the shortest of several; a whole block becomes one.
 
     Args:
         layers: paths of all linear layers.
         kept: some of them.
+        library: whose rule says what an entry keeps.
 
     Raises:
         ConfigError: where no entries mean exactly these layers: a layer at the top whose name other layers end with
@@ -26,7 +28,7 @@ def minimal_skip_list(layers: tuple[str, ...], kept: Collection[str]) -> tuple[s
     """
     if not kept:
         return ()
-    entries, hits = _entries(layers)
+    entries, hits = _entries(layers, library)
     wanted = np.array([layer in kept for layer in layers])
     allowed = np.flatnonzero(~(hits & ~wanted).any(axis=1) & hits.any(axis=1))
     reached: Mask = np.logical_or.reduce(hits[allowed], axis=0)
@@ -44,27 +46,35 @@ def minimal_skip_list(layers: tuple[str, ...], kept: Collection[str]) -> tuple[s
     return tuple(sorted(entries[i] for i, x in zip(allowed, found.x, strict=True) if x > 0.5))
 
 
-def kept_by(layers: tuple[str, ...], skip: Collection[str]) -> frozenset[str]:
+def kept_by(layers: tuple[str, ...], skip: Collection[str], library: str = DIFFUSERS) -> frozenset[str]:
     """The layers that skip entries keep."""
-    return frozenset(layer for layer in layers if any(matches(entry, layer) for entry in skip))
+    return frozenset(layer for layer in layers if any(matches(entry, layer, library) for entry in skip))
 
 
-def kept_mask(layers: tuple[str, ...], skip: Collection[str]) -> Mask:
+def kept_mask(layers: tuple[str, ...], skip: Collection[str], library: str = DIFFUSERS) -> Mask:
     """Whether skip entries keep each layer."""
-    kept = kept_by(layers, skip)
+    kept = kept_by(layers, skip, library)
     return np.array([layer in kept for layer in layers], dtype=bool)
 
 
+def kept_in(table: SensitivityTable, skip: Collection[str]) -> Mask:
+    """The same of a table's layers."""
+    return kept_mask(table.layers, skip, table.library)
+
+
 @functools.lru_cache(maxsize=8)
-def kept_along(layers: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+def kept_along(layers: tuple[str, ...], library: str = DIFFUSERS) -> tuple[tuple[int, int], ...]:
     """Pairs of indices (a, b) of which a cannot be kept without b, because every entry that keeps a keeps b."""
     return tuple(
-        (a, b) for a, one in enumerate(layers) for b, other in enumerate(layers) if a != b and matches(one, other)
+        (a, b)
+        for a, one in enumerate(layers)
+        for b, other in enumerate(layers)
+        if a != b and matches(one, other, library)
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _entries(layers: tuple[str, ...]) -> tuple[list[str], Mask]:
+def _entries(layers: tuple[str, ...], library: str) -> tuple[list[str], Mask]:
     """Entries that a person would write, and which layers each keeps, one line an entry."""
     found: dict[str, None] = {}
     for layer in layers:
@@ -73,4 +83,4 @@ def _entries(layers: tuple[str, ...]) -> tuple[list[str], Mask]:
             if not parts[start].isdigit():
                 found.update({".".join(parts[start:end]): None for end in range(start + 1, len(parts) + 1)})
     entries = list(found)
-    return entries, np.array([[matches(entry, layer) for layer in layers] for entry in entries])
+    return entries, np.array([[matches(entry, layer, library) for layer in layers] for entry in entries])

@@ -13,7 +13,7 @@ import numpy as np
 from quantlab.arrays import Mask
 from quantlab.metrics.prediction import IDENTICAL_DB, snr_db
 from quantlab.outcomes import Measurement, SensitivityTable
-from quantlab.sensitivity.minimal_skip_list import kept_mask
+from quantlab.sensitivity.minimal_skip_list import kept_in
 from quantlab.spec import Int4Spec, Int8Spec, QuantSpec, ReferenceSpec
 
 
@@ -86,7 +86,7 @@ class Predictor:
         """
         if isinstance(spec, ReferenceSpec):
             return Prediction(IDENTICAL_DB, self.table.reference_bytes, self._base_ms, _known(self._base_device_ms))
-        return self.predict_kept(spec, kept_mask(self.table.layers, spec.skip))
+        return self.predict_kept(spec, kept_in(self.table, spec.skip))
 
     def predict_kept(self, spec: QuantSpec, kept: Mask) -> Prediction:
         """The same for a bare spec and the layers that it leaves unquantized, whatever the spec's own skip list."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quantlab.config import LimitConfig, StudyConfig
-from quantlab.config.compose import compose
 from quantlab.errors import ConfigError, unknown
 from quantlab.metrics.registry import Named
+from quantlab.pipelines.named import configured
 from quantlab.session.events import Event
 from quantlab.session.run import run
 from quantlab.session.run_sensitivity import run_sensitivity
@@ -33,7 +33,7 @@ def sweep(
     Called again with the same study it goes on where that ended; nothing is measured twice.
 
     Args:
-        model: a name of conf/model.
+        model: a name of conf/model, a folder such as ``./FOLDER``, or ``hub:OWNER/NAME``.
         overrides: further options as on the command line, such as ``"sweeps=threshold"`` or ``"evaluation=quick"``.
         budget: limits by metric, such as ``{"memory_bytes": {"max": "2.2GB"}}``.
         sampler: who proposes settings: grid, tpe, gp, nsga2, random or sensitivity.
@@ -55,7 +55,7 @@ def sweep(
         BitsAndBytesConfig {...}
     """
     given = {"model": model, "sampler": sampler, "sampler.n_trials": n_trials}
-    config = compose("sweep", [*_options(given), *overrides])
+    config = configured("sweep", [*_options(given), *overrides])
     return run(_completed(config, study, results_dir, budget, metrics, objectives), on_event, should_stop)
 
 
@@ -72,7 +72,7 @@ def measure_sensitivities(
 
     Arguments and errors are those of `sweep`; ``study.sensitivities`` holds a table for each component.
     """
-    config = compose("sensitivity", [f"model={model}", *overrides])
+    config = configured("sensitivity", [f"model={model}", *overrides])
     return run_sensitivity(_completed(config, study, results_dir, budget), on_event, should_stop)
 
 

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from quantlab.config import DeployConfig, DeploymentConfig, ExecutorConfig
+from quantlab.config import DeployConfig, DeploymentConfig, ExecutorConfig, Weights
 from quantlab.config.compose import compose
 from quantlab.config.deployment import check_deployment
 from quantlab.errors import ConfigError
 from quantlab.executors import Deploy, LabSetup, open_executor
 from quantlab.export import configs_for_verification
 from quantlab.outcomes import Deployed, ErrorType, Failure
+from quantlab.pipelines.fetch import layout
 from quantlab.report.write import write_report
 from quantlab.session.events import CellMeasured, Event
 from quantlab.study.deployments import Cell
@@ -49,6 +50,10 @@ def deploy(
         raise ConfigError("deployments=[] is empty: name at least one")
     with StudyStore.existing(config.results_dir, config.study) as store:
         study = load_view(store)
+        if study.model.weights is Weights.checkpoint and not layout(study.model).is_pipeline:
+            raise ConfigError(
+                f"study={config.study!r} is of a transformers model; deploy times calls of diffusers pipelines"
+            )
         rows = _rows(study, config.trials)
         model = dataclasses.replace(study.model, call={**study.model.call, **config.call})
         evaluation = dataclasses.replace(study.config.evaluation, images=config.images)

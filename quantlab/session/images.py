@@ -60,9 +60,11 @@ def generate_images(session: Session, should_stop: Callable[[], bool] = lambda: 
         reason = "random_weights" if config.model.weights is Weights.random else "none_asked"
         session.on_event(ImagesSkipped(None, "", reason))
         return
+    if not session.description.shows:  # said when the lab was opened
+        return
     rows, objectives = store.rows(), session.plan.objectives
     winner = best(rows, objectives, session.plan.budget, config.rule)
-    chosen = finalists(rows, baselines(config.model), objectives, winner, config.evaluation.finalists)
+    chosen = finalists(rows, baselines(config.model, config.own_quant), objectives, winner, config.evaluation.finalists)
     count, done = len(image_requests(config.model, config.evaluation)), store.images()
     missing = []
     for row in chosen:
@@ -99,7 +101,7 @@ def _keep(session: Session, row: Row, outcome: Outcome) -> None:
         return
     assert isinstance(outcome, GeneratedImages)
     (store.folder / "images").mkdir(exist_ok=True)
-    for index, png in enumerate(outcome.png):
-        with written(image_path(store.folder, row.spec, index)) as scratch:
-            scratch.write_bytes(png)
+    for index, content in enumerate(outcome.files):
+        with written(image_path(store.folder, row.spec, index, outcome.suffix)) as scratch:
+            scratch.write_bytes(content)
     store.record_images(row.spec, dict(outcome.scores), dict(outcome.unavailable), None)

@@ -68,7 +68,7 @@ def _measure_predicted(session: Session, predicted: Predicted, table: Sensitivit
     """Measure the baselines, every scheme as a whole, the predicted front, and the best within the budget."""
     config, objectives, budget = session.config, session.plan.objectives, session.plan.budget
     schemes_by_spec = {predicted.pipeline(spec): spec for spec in bare}
-    usual = baselines(config.model)
+    usual = baselines(config.model, config.own_quant)
     settings = [(s, Source.sensitivity if s.spec in schemes_by_spec else Source.baseline) for s in usual]
     names = {spec: quant_name(one, config.model.dtype.value) for spec, one in schemes_by_spec.items()}
     settings += [(Setting(spec, name), Source.sensitivity) for spec, name in names.items()]

@@ -28,6 +28,7 @@ from quantlab.metrics.metric import Metric
 from quantlab.metrics.pareto import judged
 from quantlab.metrics.registry import Named, measured, own_code, portable
 from quantlab.outcomes import LabDescription, Outcome
+from quantlab.session import given
 from quantlab.session.events import Event, LabOpened, Phase, PhaseAdvanced, PhaseEnded, PhaseStarted, StudyOpened
 from quantlab.study.config_file import CONFIG_FILE, read_config, write_config
 from quantlab.study.identity import identity
@@ -180,6 +181,8 @@ def opened(wanted: Plan, on_event: OnEvent, sensitivities_known: bool | None = N
         description = executor.submit(Describe()).result()
         assert isinstance(description, LabDescription)
         on_event(PhaseEnded(Phase.opening))
+        if config.own_quant is not None:
+            config.own_quant = given.settled(config.own_quant, description.layers)
         session = Session(settled, store, executor, description, on_event)
         store.claim(session.identity, settled.metrics)
         yield session

@@ -65,7 +65,7 @@ class Trials:
         self._setting_s = setting_s
         self._store, self._executor, self._space, self._config = store, executor, space, config
         self._objectives, self._budget, self._on_event, self._should_stop = objectives, budget, on_event, should_stop
-        self._baselines = baselines(config.model)
+        self._baselines = baselines(config.model, config.own_quant)
         self._interrupted = store.interrupted()
         self._known = store.known()
         self._pending: dict[PipelineSpec, list[optuna.Trial]] = {}

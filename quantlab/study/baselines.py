@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from quantlab.config import ModelConfig
 from quantlab.spec import Int4Spec, Int8Spec, PipelineSpec, QuantSpec, ReferenceSpec
 from quantlab.spec.names import plain_name
 from quantlab.spec.setting import Setting
 
 
-def baselines(model: ModelConfig) -> list[Setting]:
-    """The reference, then what people use untuned: every component alike, 4-bit computed in the model's dtype."""
+def baselines(model: ModelConfig, quant: Mapping[str, Any] | None = None) -> list[Setting]:
+    """The reference, then what people use untuned: every component alike, 4-bit computed in the model's dtype.
+
+    Args:
+        model: what is quantized.
+        quant: a person's own, as a configuration keeps it; its ``setting`` comes last where it is none of the usual.
+    """
     dtype = model.dtype.value
     specs: list[QuantSpec] = [
         ReferenceSpec(),
@@ -20,4 +28,6 @@ def baselines(model: ModelConfig) -> list[Setting]:
         Int4Spec("fp4", compute_dtype=dtype),
     ]
     everywhere = [PipelineSpec.everywhere(spec, model.components) for spec in specs]
-    return [Setting(spec, plain_name(spec, dtype, model.skips)) for spec in everywhere]
+    own = [] if quant is None else [PipelineSpec.from_dict(quant["setting"])]
+    wanted = dict.fromkeys([*everywhere, *own])
+    return [Setting(spec, plain_name(spec, dtype, model.skips)) for spec in wanted]

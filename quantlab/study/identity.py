@@ -40,6 +40,7 @@ def identity(config: StudyConfig, description: LabDescription, objectives: Seque
         "component": ", ".join(model.components),
         "dtype": model.dtype.value,
         "model.call": json.dumps(model.call, sort_keys=True, default=str),
+        **({"model.inputs": json.dumps(model.inputs, sort_keys=True, default=str)} if model.inputs else {}),
         "model.prompts": f"digest {hashlib.sha256(prompts.encode()).hexdigest()[:16]}",
         "sample set": description.samples_fingerprint,
         "device": provenance["device"] + (f", threads: {provenance['threads']}" if "threads" in provenance else ""),

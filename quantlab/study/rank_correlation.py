@@ -69,7 +69,8 @@ def rank_correlations(
         images: how close the images of settings are to the reference's.
         metric: of the predictions.
     """
-    ranked = [one for one in IMAGE_METRICS.values() if one.ranked]
+    known = {name for record in images.values() for name in record.scores}
+    ranked = [one for one in IMAGE_METRICS.values() if one.ranked and one.name in known]
     found = [
         (-metric.sign * m.metrics[metric.name], images[row.spec].scores)
         for row, m in measured(rows, (metric,))

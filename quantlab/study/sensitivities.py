@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from quantlab.bnb.matching import DIFFUSERS
 from quantlab.errors import StudyError
 from quantlab.files import written
 from quantlab.frozen import frozen
@@ -41,6 +42,8 @@ def save(table: SensitivityTable, path: Path) -> None:
         "samples": table.samples,
         "fidelity_is_meaningful": table.fidelity_is_meaningful,
         "wall_s": table.wall_s,
+        "library": table.library,
+        "kept_by_default": list(table.kept_by_default),
         "lines": len(table.table),
     }
     metadata = {**(lines.schema.metadata or {}), _METADATA: json.dumps(about).encode()}
@@ -89,6 +92,8 @@ def _table(path: Path, lines: pa.Table, about: dict[str, Any]) -> SensitivityTab
         samples=about["samples"],
         fidelity_is_meaningful=about["fidelity_is_meaningful"],
         wall_s=about["wall_s"],
+        library=about.get("library", DIFFUSERS),
+        kept_by_default=tuple(about.get("kept_by_default", ())),
     )
 
 

@@ -116,7 +116,8 @@ class Study(StudyPlots):
     def baseline_rows(self) -> list[Row]:
         """The rows of the baselines that were measured, the reference first."""
         known = {row.spec: row for row in self.rows if row.measurement and row.repeat_of is None}
-        return [known[setting.spec] for setting in baselines(self.model) if setting.spec in known]
+        usual = baselines(self.model, self.config.own_quant)
+        return [known[setting.spec] for setting in usual if setting.spec in known]
 
     def row(self, number: int) -> Row:
         """The row of a number.

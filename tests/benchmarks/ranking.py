@@ -21,7 +21,7 @@ from tests.benchmarks.config import BenchmarkConfig
 from tests.benchmarks.executor import Worker, opened_worker, with_images
 from tests.benchmarks.ranking_figures import plot_ranking, ranking_figures
 
-RANKED = tuple(metric.name for metric in IMAGE_METRICS.values() if metric.ranked)
+RANKED = tuple(metric.name for metric in IMAGE_METRICS.values() if metric.ranked and metric.of == "images")
 """Image metrics that SNR is ranked against."""
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from quantlab.metrics.images import IMAGE_METRICS
 from tests.benchmarks.benchmark import Line, Result
 
-_SCORES = {metric.name: metric.label for metric in IMAGE_METRICS.values() if metric.ranked}
+_SCORES = {metric.name: metric.label for metric in IMAGE_METRICS.values() if metric.ranked and metric.of == "images"}
 """The image metrics that SNR is ranked against: what they are called, by name."""
 
 

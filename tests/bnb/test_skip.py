@@ -6,10 +6,14 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from diffusers.quantizers.bitsandbytes.utils import replace_with_bnb_linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5EncoderModel
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from quantlab import Int4Spec, Int8Spec
-from quantlab.bnb.layers import is_quantized, linear_layers
-from quantlab.bnb.matching import check_skip, matches
+from quantlab.bnb.layers import is_quantized
+from quantlab.bnb.linear import described, is_transposed, library_of, linear_layers
+from quantlab.bnb.matching import TRANSFORMERS, check_skip, matches
 from quantlab.bnb.skip import resolve
 from quantlab.errors import ConfigError, NothingQuantizedError
 from quantlab.outcomes import LargeSkipEntry, Layer
@@ -36,13 +40,17 @@ with torch.device("meta"):
             axes_dims_rope=(2, 2, 4),
         ),
     }
-PATHS = {name: list(linear_layers(model)) for name, model in MODELS.items()}
+    ENCODERS = {
+        "t5": T5EncoderModel(T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)),
+        "gpt2": GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=11, n_head=2)),
+    }
+PATHS = {name: list(linear_layers(model)) for name, model in (MODELS | ENCODERS).items()}
 
 
 @st.composite
-def entries_of_a_model(draw):
+def entries_of_a_model(draw, models=MODELS):
     """A model's name and skip entries: parts, prefixes, ends and slices of its paths."""
-    name = draw(st.sampled_from(sorted(MODELS)))
+    name = draw(st.sampled_from(sorted(models)))
 
     def entry(path):
         parts = path.split(".")
@@ -84,6 +92,84 @@ def test_an_entry_keeps_exactly_the_layers_that_diffusers_keeps(case, spec):
 )
 def test_the_rule_is_diffusers_and_not_what_one_may_expect(entry, path, kept):
     assert matches(entry, path) is kept
+
+
+@settings(deadline=None, max_examples=200)
+@given(case=entries_of_a_model(ENCODERS), ending=st.sampled_from(["", "", ".*", "[a-z]*", r"\.\d", "$"]))
+def test_an_entry_keeps_exactly_the_layers_that_transformers_keeps(case, ending):
+    name, entries = case
+    entries = tuple(f"{entry}{ending}" for entry in entries)
+    converted = {path for path in PATHS[name] if should_convert_module(path, list(entries))}
+    assert converted == {path for path in PATHS[name] if not any(matches(e, path, TRANSFORMERS) for e in entries)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "kept"),
+    [
+        ("lm_head", "lm_head", True),
+        ("q", "encoder.block.0.layer.0.SelfAttention.q", True),
+        ("_attn", "transformer.h.0.attn.c_attn", True),
+        ("SelfAttention", "encoder.block.0.layer.0.SelfAttention.q", False),
+        (r".*\.SelfAttention", "encoder.block.0.layer.0.SelfAttention.q", True),
+        ("encoder", "encoder.block.0.layer.0.SelfAttention.q", True),
+        ("encoder.block.1", "encoder.block.10.layer.0.SelfAttention.q", False),
+        ("encoder.", "encoder.block.0.layer.0.SelfAttention.q", True),
+        ("model.encoder", "encoder.block.0", False),
+        (r"encoder\.block\.[01]", "encoder.block.1.layer.0.SelfAttention.q", True),
+    ],
+)
+def test_the_rule_of_transformers_is_another(entry, path, kept):
+    assert matches(entry, path, TRANSFORMERS) is kept is not should_convert_module(path, [entry])
+
+
+def test_an_entry_that_is_no_regular_expression_is_an_error_where_it_is_one():
+    assert not matches("a(", "blocks.0.b")
+    with pytest.raises(ConfigError, match=r"skip entry 'a\(' is no regular expression, which transformers"):
+        matches("a(", "blocks.0.b", TRANSFORMERS)
+
+
+@pytest.mark.parametrize(
+    ("library", "told"),
+    [
+        ("diffusers", "a layer's last name, a whole path, or the path of a parent module"),
+        ("transformers", "the end or the beginning of a path, the latter also as a regular expression"),
+    ],
+)
+def test_an_entry_that_matches_nothing_is_told_what_one_is_in_its_library(library, told):
+    with pytest.raises(ConfigError) as error:
+        check_skip([Layer("block.0.attn.q", 4, 8, library=library)], ("attn_q",), "text_encoder")
+    assert told in str(error.value)
+    assert str(error.value).startswith("skip entry 'attn_q' matches no linear layer of text_encoder ")
+
+
+def test_each_library_s_layers_are_those_that_it_replaces():
+    assert library_of(MODELS["sd3"]) == "diffusers"
+    assert {library_of(model) for model in ENCODERS.values()} == {TRANSFORMERS}
+    gpt2 = linear_layers(ENCODERS["gpt2"])
+    assert {type(layer).__name__ for layer in gpt2.values()} == {"Conv1D", "Linear"}
+    assert {path for path, layer in gpt2.items() if not is_transposed(layer)} == {"lm_head"}
+    attention = nn.MultiheadAttention(8, 2)  # its out_proj is a subclass of Linear
+    assert list(linear_layers(attention)) == ["out_proj"]
+    attention.__class__ = type("Attention", (nn.MultiheadAttention,), {"__module__": "transformers.models.some"})
+    assert list(linear_layers(attention)) == []
+
+
+def test_a_head_is_kept_by_default_and_quantized_under_a_skip_list_without_it():
+    layers = described(ENCODERS["gpt2"])
+    by_default = {layer.path for layer in layers if layer.kept_by_default}
+    assert by_default == {"lm_head"}
+    assert resolve(layers, ()).kept == ("lm_head",)
+    kept = set(resolve(layers, (r".*\.c_proj",)).kept)
+    assert kept == {layer.path for layer in layers if layer.path.endswith("c_proj")}
+    assert not any(layer.kept_by_default for layer in described(MODELS["sd3"]))
+
+
+def test_what_transformers_keeps_in_float32_is_kept_under_every_skip_list():
+    layers = described(ENCODERS["t5"])
+    always = {layer.path for layer in layers if layer.always_kept}
+    assert always == {layer.path for layer in layers if layer.path.endswith(".wo")} != set()
+    for skip in ((), (r".*\.SelfAttention",)):
+        assert always <= set(resolve(layers, skip).kept)
 
 
 @pytest.mark.parametrize(

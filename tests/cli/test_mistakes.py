@@ -57,7 +57,10 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("report study=sma/ll", ["study='sma/ll'", "without a path"]),
     ("export study=", ["study=''"]),
     ("sweep model=sd3 model.path=nowhere", ["model.path='nowhere'", "not a folder"]),
-    ("run model.components=[transformr]", ["model.components", "'transformr'", "transformer"]),
+    ("run component=transformr", ["component='transformr' is not known", "Did you mean 'transformer'"]),
+    ("run model.components=[transformr]", ["component='transformr'", "Did you mean 'transformer'"]),
+    ("run component=3", ["component=3 must be the name of a component, or a list of names"]),
+    ("run component=scheduler", ["component='scheduler' is a ", "no model of diffusers or transformers"]),
     # numbers that a library cannot hold
     ("run evaluation.seed=99999999999999999999", ["evaluation.seed=99999999999999999999", "at most 4294967295"]),
     ("sweep sampler.seed=-1", ["sampler.seed=-1", "at least 0"]),
@@ -68,7 +71,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     # what the pipeline itself refuses
     ("run model.call.num_inference_steps=-2", ["num_inference_steps: -2", "ValueError"]),
     ("run model.call.height=17", ["height: 17", "divisible by 16"]),
-    ("run model.call.output_type=np", ["model.call.output_type cannot be set"]),
+    ("run model.call.generator=3", ["model.call.generator cannot be set"]),
     # folders of Hydra's own
     ("run hydra.run.dir=/proc/nowhere", ["/proc/nowhere"]),
     # options that are not there, however they are written
@@ -88,11 +91,10 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ("sweep budget.memory_bytes.max=0", ["budget.memory_bytes.max=0", "beyond what any setting can have"]),
     ("report study.x=1", ["no option 'study.x' (did you mean 'study'?); choose from study, "]),
     # nothing where something must be, and fields that another one makes void
-    ("run model.prompts=[]", ["model.prompts=[] is empty"]),
     ("run model.repo=owner/name", ["model.repo='owner/name' has no effect", "model.embedded=null"]),
     ("sweep results_dir=", ["results_dir=''", "must name a folder"]),
-    ("run model.components=[]", ["model.components=[] is empty"]),
-    ("run model.components=[transformer,transformer]", ["model.components holds 'transformer' twice"]),
+    ("run component=[]", ["component=[] is empty"]),
+    ("run component=[transformer,transformer]", ["component holds 'transformer' twice"]),
     ("sweep space.skip_share_range=[0.1,0.2]", ["space.skip_share_range=[0.1, 0.2] has no effect"]),
 ]
 """Lines with what is told."""
@@ -116,8 +118,8 @@ FURTHER: list[tuple[str, list[str]]] = [
     ("run quant.bnb_4bit_quant_type=nf5", ["bnb_4bit_quant_type='nf5'", "Did you mean 'nf4'"]),
     ("run quant.method=int9", ["quant.method='int9'", "llm_int8"]),
     ("run skip=3", ["skip=3", "named list"]),
-    ("run model.components=[tokenizer]", ["model.components", "'tokenizer'", "transformer"]),
-    ("sweep model.components=[]", ["model.components=[]", "empty"]),
+    ("run component=[tokenizer]", ["component='tokenizer'", "transformer"]),
+    ("sweep component=[transformer,transformer]", ["component holds 'transformer' twice"]),
     ("run evaluation.seed=-1", ["evaluation.seed=-1", "at least 0"]),
     ("sweep sampler.seed=99999999999999999999", ["sampler.seed=", "at most 4294967295"]),
     ("sweep space.llm_int8_threshold=[[0]]", ["space.llm_int8_threshold holds [0]"]),

@@ -68,7 +68,7 @@ def test_every_option_of_sweep_composes_and_its_space_holds_settings(group: str,
     assert config.evaluation.finalists == 8
     assert held_out(config.model, config.evaluation)
     assert config.model.embedded or config.model.repo
-    assert config.model.components == ["transformer"]
+    assert config.model.components in (["transformer"], ["transformer", "transformer_2"], ["unet"])
     assert isinstance(config.sampler.name, Sampler)
     assert isinstance(config.model.dtype, Dtype)
     metrics, objectives = measured(config.metrics, config.objectives, "cpu")
@@ -88,8 +88,13 @@ def test_a_sampler_s_option_is_the_sampler_of_that_name(name: str) -> None:
     assert compose("sweep", [f"sampler={name}"]).sampler.name is Sampler[name]
 
 
-@pytest.mark.parametrize("sweep", options("sweeps"))
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize(
+    ("sweep", "model"),
+    [
+        *(("default", model) for model in options("model")),
+        *((sweep, "flux_dev") for sweep in options("sweeps") if sweep != "default"),
+    ],
+)
 def test_every_sweep_fits_every_model(sweep: str, model: str) -> None:
     config = compose("sweep", [f"sweeps={sweep}", f"model={model}"])
     assert config.sweep == sweep

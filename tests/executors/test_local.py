@@ -159,9 +159,10 @@ def test_the_reference_s_images_are_generated_once_and_equal_themselves(executor
     first = executor.submit(GenerateImages(reference)).result()
     assert isinstance(first, GeneratedImages)
     assert first.scores["psnr_db"] == 100
-    assert first.png[0].startswith(b"\x89PNG")
+    assert first.suffix == ".png"
+    assert first.files[0].startswith(b"\x89PNG")
     monkeypatch.setattr(labs.Lab, "generate", raising(AssertionError("generated again")))
-    assert executor.submit(GenerateImages(reference)).result().png == first.png
+    assert executor.submit(GenerateImages(reference)).result().files == first.files
 
 
 def test_what_broke_the_device_is_a_failure_and_every_later_task_says_so(monkeypatch):

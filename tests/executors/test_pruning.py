@@ -13,7 +13,7 @@ from quantlab.outcomes import Measurement
 
 CPU = torch.device("cpu")
 SAMPLES = SampleSet(
-    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), ""
+    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, (torch.ones(4),)) for i in range(3)), ""
 )
 
 

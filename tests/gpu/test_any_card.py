@@ -102,7 +102,7 @@ def test_a_lab_that_has_its_sample_set_holds_the_component_and_the_samples_only(
 
 def tensors_of(sample_set):
     for sample in sample_set.samples:
-        yield sample.output
+        yield from sample.output
         yield from (value for value in sample.inputs.values() if isinstance(value, torch.Tensor))
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from quantlab import Int8Spec, Lab, ReferenceSpec
 from quantlab.config import Device, EvaluationConfig, ModelConfig
 from quantlab.errors import NonFiniteOutputError
-from quantlab.lab.images import reference_to_8_bit, to_8_bit
+from quantlab.lab.images import reference_result, result_of, to_8_bit
 from quantlab.metrics.images import BLANK, image_scores
+from quantlab.metrics.results import Audio
 from quantlab.tiny_sd3 import pipeline_folder
 
 VAE = Path("vae") / "diffusion_pytorch_model.safetensors"
@@ -48,4 +50,18 @@ def test_an_image_that_is_not_finite_is_no_image_and_a_reference_of_that_kind_is
     image[0, 0, 0] = np.inf
     with pytest.raises(NonFiniteOutputError):
         to_8_bit(image)
-    assert not reference_to_8_bit(image).any()
+    black = reference_result(image, None)
+    assert isinstance(black, Image.Image)
+    assert black.size == (4, 4)
+    assert not any(black.tobytes())
+
+
+def test_audio_that_is_not_finite_is_no_audio_and_a_reference_of_that_kind_is_silent() -> None:
+    sound = np.full((2, 100), 0.5, np.float32)
+    sound[1, 7] = np.nan
+    with pytest.raises(NonFiniteOutputError, match="the audio holds NaN or infinity"):
+        result_of(sound, 16_000)
+    silent = reference_result(sound, 16_000)
+    assert isinstance(silent, Audio)
+    assert (silent.samples.shape, silent.rate) == ((2, 100), 16_000)
+    assert not silent.samples.any()

@@ -20,7 +20,7 @@ from quantlab.spec import PipelineSpec
 
 CPU = torch.device("cpu")
 SAMPLES = SampleSet(
-    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(8)), ""
+    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, (torch.ones(4),)) for i in range(8)), ""
 )
 SPEC = PipelineSpec({"unet": Int8Spec()})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -11,8 +13,10 @@ from transformers import UMT5Config, UMT5EncoderModel
 from quantlab import Int4Spec, Int8Spec, Lab, PipelineSpec, ReferenceSpec
 from quantlab.config import Device, EvaluationConfig, ModelConfig, SensitivityConfig
 from quantlab.errors import ConfigError, NothingQuantizedError
-from quantlab.lab import measure_sensitivities
+from quantlab.lab import measure_sensitivities, samples
+from quantlab.metrics.images import image_scores
 from quantlab.metrics.memory import weight_bytes
+from quantlab.metrics.results import frames
 from training.tiny_sd3.architecture import t5_tokenizer
 
 BOTH = ("transformer", "transformer_2")
@@ -143,6 +147,14 @@ def test_the_components_in_the_pipeline_are_those_that_are_measured(wan):
             assert getattr(call.pipeline, name) is cache.component
 
 
-def test_images_of_a_video_pipeline_are_refused_with_the_field_to_set(model):
-    with pytest.raises(ConfigError, match=r"generates no image but an array of shape .*evaluation\.images=0"):
-        Lab(model, EvaluationConfig(prompts=1, timesteps=2, images=1), Device.cpu)
+def test_a_video_pipeline_shows_frames_which_are_scored_on_average_and_at_worst(model, tmp_path):
+    moving = dataclasses.replace(model, call={**model.call, "num_frames": 5})
+    file = tmp_path / "samples.safetensors"
+    with Lab(moving, EvaluationConfig(prompts=1, timesteps=2, images=1), Device.cpu, samples_file=file) as lab:
+        assert lab.description.shows
+        (reference,), (shown,) = lab.generate(ReferenceSpec()), lab.generate(Int4Spec())
+    assert [len(frames(one)) for one in (reference, shown)] == [5, 5]
+    scores, _ = image_scores([shown], [reference])
+    assert scores["worst_psnr_db"] < scores["psnr_db"] < 100
+    (kept,) = samples.load(file, torch.device("cpu")).images
+    assert [frame.tobytes() for frame in frames(kept)] == [frame.tobytes() for frame in frames(reference)]

@@ -80,8 +80,8 @@ def test_fidelity_is_that_of_the_outputs(lab):
     row = lab.measure(Int4Spec())
     with torch.no_grad():
         output = lab.assemble(Int4Spec())["transformer"](**sample.inputs)[0].double()
-    assert row.samples[0]["error"] == pytest.approx((output - sample.output.double()).square().sum().item())
-    assert row.samples[0]["signal"] == pytest.approx(sample.output.double().square().sum().item())
+    assert row.samples[0]["error"] == pytest.approx((output - sample.output[0].double()).square().sum().item())
+    assert row.samples[0]["signal"] == pytest.approx(sample.output[0].double().square().sum().item())
 
 
 class TestFields:
@@ -148,7 +148,7 @@ class TestFields:
             component = transformer(other)
             assert component.proj_out.weight.dtype == wanted
             assert component.pos_embed.proj.weight.dtype == wanted
-            assert other.sample_set.samples[0].output.dtype == wanted
+            assert other.sample_set.samples[0].output[0].dtype == wanted
         plain = one_sample_lab.measure(spec)
         assert row.output_sha256 != plain.output_sha256
         assert (row.memory_bytes > plain.memory_bytes) is (dtype == "float32")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quantlab import Int4Spec, Lab
-from quantlab.bnb.layers import linear_layers
+from quantlab.bnb.linear import linear_layers
 from quantlab.config import Device, LabConfig, ModelConfig, Placement, SensitivityConfig, Weights
 from quantlab.config.compose import compose
 from quantlab.errors import ConfigError, OutOfMemoryError

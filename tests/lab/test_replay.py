@@ -19,7 +19,7 @@ from quantlab.lab.warm_up import SETTLED, WARMUP_MOST
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SAMPLES = SampleSet(
-    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, torch.ones(4)) for i in range(3)), ""
+    tuple(Sample("unet", 0, i, 10.0 * i, {"x": torch.full((4,), 1.0 + i)}, (torch.ones(4),)) for i in range(3)), ""
 )
 
 
@@ -161,7 +161,7 @@ def test_no_garbage_is_collected_in_between_and_the_collector_is_left_as_it_was(
     try:
         run(Component(check))
         assert gc.isenabled() is enabled
-        broken = SampleSet((Sample("unet", 0, 0, 0.0, {"x": torch.full((4,), float("nan"))}, torch.ones(4)),), "")
+        broken = SampleSet((Sample("unet", 0, 0, 0.0, {"x": torch.full((4,), float("nan"))}, (torch.ones(4),)),), "")
         with pytest.raises(NonFiniteOutputError):
             replay({"unet": Component(check)}, broken, CPU)
         assert gc.isenabled() is enabled
@@ -183,8 +183,8 @@ def test_every_observer_is_called_once_a_sample_after_the_timed_forward(clock):
 
     def observe(output, reference):
         clock.seconds += 5
-        seen.append((output[0].item(), reference[0].item()))
-        return {"largest": output.max(), "whole": torch.tensor([7], dtype=torch.int32), "number": 3}
+        seen.append((output[0][0].item(), reference[0][0].item()))
+        return {"largest": output[0].max(), "whole": torch.tensor([7], dtype=torch.int32), "number": 3}
 
     result = run(Component(), None, [observe, observe, replays.prediction.observe])
     assert seen == [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0)]
@@ -203,7 +203,7 @@ def test_what_an_observer_raises_is_raised_as_it_is():
 
 def test_components_are_warmed_up_and_run_on_their_own_samples():
     one, two = Component(), Component()
-    samples = [*SAMPLES.samples, Sample("vae", 0, 0, 0.0, {"x": torch.full((4,), 9.0)}, torch.ones(4))]
+    samples = [*SAMPLES.samples, Sample("vae", 0, 0, 0.0, {"x": torch.full((4,), 9.0)}, (torch.ones(4),))]
     result = replay({"unet": one, "vae": two}, SampleSet(tuple(samples), ""), CPU)
     assert one.calls == [1.0, 1.0, 2.0, 3.0]
     assert two.calls == [9.0, 9.0]

@@ -11,7 +11,7 @@ from lab.toy import Block, InPlace, Reader, Toy, Writer, measurer, prepared
 from torch import nn
 
 from quantlab import Int4Spec, Int8Spec, ReferenceSpec
-from quantlab.bnb.layers import linear_layers
+from quantlab.bnb.linear import linear_layers
 from quantlab.lab.resume import Prefix, units
 
 SCHEMES = {"reference": None, "nf4": Int4Spec(), "int8": Int8Spec(6.0)}
@@ -42,7 +42,7 @@ def sd3(lab):
     def forward():
         return transformer(lab)(**sample.inputs)[0]
 
-    return forward, Prefix(transformer(lab), forward), sample.output
+    return forward, Prefix(transformer(lab), forward), sample.output[0]
 
 
 SD3_UNITS = (
@@ -110,7 +110,7 @@ def test_a_forward_that_another_library_put_on_a_unit_is_there_again():
     component.enter.forward = lambda x: (calls.append(1), own(x))[1]
     hooked = component.enter.forward
     prefix = Prefix(component, lambda: component(**sample.inputs)[0])
-    assert torch.equal(prefix.resume("leave", lambda: component(**sample.inputs)[0]), sample.output)
+    assert torch.equal(prefix.resume("leave", lambda: component(**sample.inputs)[0]), sample.output[0])
     assert component.enter.forward is hooked
     assert len(calls) == 1
 

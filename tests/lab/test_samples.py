@@ -67,13 +67,35 @@ def test_a_sample_set_survives_its_file(lab, tmp_path):
 
 def test_arguments_that_are_no_tensors_survive_a_file(tmp_path):
     inputs = {"x": torch.ones(2), "more": {"list": [torch.zeros(1), 3], "none": None}, "flag": False, "name": "a"}
-    sample = samples.Sample("unet", 0, 0, 1.0, inputs, torch.ones(1))
+    sample = samples.Sample("unet", 0, 0, 1.0, inputs, (torch.ones(1),))
     samples.save(samples.sample_set([sample]), tmp_path / "p.safetensors")
     loaded = samples.load(tmp_path / "p.safetensors", CPU).samples[0].inputs
     assert torch.equal(loaded["more"]["list"][0], torch.zeros(1))
     assert loaded["more"]["list"][1:] == [3]
     assert loaded["more"]["none"] is None
     assert (loaded["flag"], loaded["name"]) == (False, "a")
+
+
+def test_several_tensors_of_an_output_survive_a_file_with_their_places(tmp_path):
+    output = (torch.ones(2), torch.zeros(3, dtype=torch.float16))
+    sample = samples.Sample("text_encoder", 1, 0, 0.0, {}, output, 2, (("last_hidden_state",), ("hidden_states", -2)))
+    recording = samples.sample_set([sample])
+    samples.save(recording, tmp_path / "p.safetensors")
+    loaded = samples.load(tmp_path / "p.safetensors", CPU)
+    assert loaded.fingerprint == recording.fingerprint
+    (found,) = loaded.samples
+    assert (found.paths, found.repeat) == (sample.paths, 2)
+    assert all(map(torch.equal, found.output, output))
+    states = [torch.zeros(1), torch.full((1,), 5.0), torch.zeros(1)]
+    assert [one.item() for one in found.of({"last_hidden_state": torch.ones(1), "hidden_states": states})] == [1.0, 5.0]
+
+
+def test_samples_of_other_places_have_another_fingerprint():
+    one, other = (
+        samples.sample_set([samples.Sample("unet", 0, 0, 0.0, {}, (torch.ones(2),), 0, (path,))])
+        for path in ((0,), ("sample",))
+    )
+    assert one.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize("at", [0.001, 0.5, 0.999])

@@ -72,9 +72,9 @@ def test_the_error_of_a_layer_is_that_of_the_setting_which_quantizes_it_alone(la
     with lab.layer_caches["transformer"].exchanged(layer, spec):
         assert is_quantized(transformer(lab).get_submodule(layer))
         output = forward(lab, sample).double()
-    error = (output - sample.output.double()).square().sum().item()
+    error = (output - sample.output[0].double()).square().sum().item()
     assert errors_of(sensitivities)[layer, spec.key] == error > 0
-    assert sensitivities.signal == sample.output.double().square().sum().item()
+    assert sensitivities.signal == sample.output[0].double().square().sum().item()
 
 
 def test_every_layer_has_a_line_a_scheme_in_the_order_of_the_component(lab, sd3_sensitivities):
@@ -155,9 +155,9 @@ def test_afterwards_the_component_is_the_reference_and_the_layer_cache_whole(lab
         transformer(lab).get_submodule(path) is layer for path, layer in lab.layer_caches["transformer"].layers.items()
     )
     sample = lab.sample_set.samples[0]
-    assert torch.equal(forward(lab, sample), sample.output)
+    assert torch.equal(forward(lab, sample), sample.output[0])
     lab.assemble(Int4Spec())
-    assert not torch.equal(forward(lab, sample), sample.output)
+    assert not torch.equal(forward(lab, sample), sample.output[0])
     lab.assemble(ReferenceSpec())
 
 
@@ -239,7 +239,7 @@ def test_sensitivities_that_was_interrupted_measures_only_what_is_missing(tmp_pa
     with counted(layer_cache.component) as nothing:
         measurer(layer_cache, samples).run()
     assert nothing.count == 0
-    assert torch.equal(layer_cache.component(samples[0].inputs["x"])[0], samples[0].output)
+    assert torch.equal(layer_cache.component(samples[0].inputs["x"])[0], samples[0].output[0])
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -80,7 +80,7 @@ def prepared(component: nn.Module, samples: int = 1, seed: int = 0) -> tuple[Lay
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     component.half().eval().requires_grad_(False)
     inputs = [torch.randn(4, WIDTH, generator=generator).half() * 2 for _ in range(samples)]
-    outputs = [component(x)[0] for x in inputs]
+    outputs = [component(x) for x in inputs]
     chosen = [Sample("toy", 0, i, float(i), {"x": x}, y) for i, (x, y) in enumerate(zip(inputs, outputs, strict=True))]
     return LayerCache(component, CPU, name="toy"), chosen
 

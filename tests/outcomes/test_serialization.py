@@ -47,6 +47,7 @@ OUTCOMES: list[Outcome] = [
     Pruned(12, 0.99, 16, with_samples(MEASUREMENT, 6)),
     *(Failure(SPEC, error, "what was raised", 1.5) for error in ErrorType),
     GeneratedImages(SPEC, (png(), b"\x00\xff"), FrozenDict(psnr_db=30.0), FrozenDict(lpips="no_torchvision"), 2.5),
+    GeneratedImages(SPEC, (b"RIFF\x00\xff",), FrozenDict(log_mel_db=3.0), suffix=".wav"),
     NoiseFloor(FrozenDict({"run twice": 100.0, "float32": None}), FrozenDict(float32="out_of_memory")),
     Verification(SPEC, True, 100.0, "abc"),
     dataclasses.replace(description(("a", "b")), placement=Placement(True, "too_large", 1, 2, 3, 4, 5, 6), open_s=1.5),

@@ -6,7 +6,6 @@ from torch import nn
 
 from quantlab.config.compose import compose
 from quantlab.errors import ConfigError
-from quantlab.lab import samples
 from quantlab.pipelines import tensors
 from quantlab.pipelines.call import Caller, Embeddings
 from quantlab.pipelines.load import load_pipeline
@@ -199,15 +198,69 @@ def test_what_a_real_pipeline_refuses_at_its_first_call_is_one_line(tiny, pipeli
         Caller(pipeline, call)(tiny.prompts[0], 0, "latent")
 
 
-@pytest.mark.parametrize("name", ["output_type", "generator", "prompt", "return_dict"])
+@pytest.mark.parametrize("name", ["generator", "prompt", "return_dict"])
 def test_what_quantlab_gives_a_pipeline_cannot_be_set(tiny, pipeline, name):
     with pytest.raises(ConfigError, match=rf"model\.call\.{name} cannot be set"):
         Caller(pipeline, {name: "x"})(tiny.prompts[0], 0, "latent")
 
 
+class Choosy:
+    """Takes some kinds of output alone, and draws without a generator."""
+
+    takes = ("np", "pil")
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, output_type="pil", return_dict=True):
+        self.asked.append(output_type)
+        if output_type not in self.takes:
+            raise ValueError(f"the output type {output_type} is not supported")
+        return ([torch.rand(1).item()],)
+
+
+def choosy(*takes, call=None):
+    pipeline = Choosy()
+    pipeline.takes = takes
+    return pipeline, Caller(pipeline, call, inputs=lambda pipeline, prompt, seed: {})
+
+
+def test_a_pipeline_that_gives_no_latents_is_asked_for_the_next_and_never_again_for_what_it_refused():
+    pipeline, caller = choosy("np", "pil")
+    caller("a cat", 0, "latent")
+    assert pipeline.asked == ["latent", "np"]
+    caller("a cat", 0, "latent")
+    assert pipeline.asked == ["latent", "np", "np"]
+    pipeline, caller = choosy("pil")
+    caller("a cat", 0, "np")
+    assert pipeline.asked == ["np", "pil"]
+
+
+def test_a_pipeline_that_takes_no_kind_of_output_is_refused_in_its_own_words():
+    pipeline, caller = choosy()
+    with pytest.raises(ConfigError, match="Choosy cannot be called with a prompt: ValueError: the output type pil"):
+        caller("a cat", 0, "latent")
+    assert pipeline.asked == ["latent", "np", "pil"]
+
+
+def test_an_output_type_of_the_model_s_call_goes_before_ours():
+    pipeline, caller = choosy("pt", call={"output_type": "pt"})
+    caller("a cat", 0, "latent")
+    assert pipeline.asked == ["pt"]
+
+
+def test_a_pipeline_without_a_generator_draws_from_the_seed_and_leaves_other_draws_as_they_are():
+    _, caller = choosy("np")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again, other = (caller("a cat", seed, "np") for seed in (1, 1, 2))
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_bug_in_what_a_pipeline_calls_of_ours_shows_its_traceback(tiny, pipeline, monkeypatch):
     def hook(module, args):
-        return samples._timestep({"timestep": object()}, 0)  # a TypeError in a line of quantlab's
+        return tensors.digest(object())  # a TypeError in a line of quantlab's
 
     handle = pipeline.transformer.register_forward_pre_hook(hook)
     try:

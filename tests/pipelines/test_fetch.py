@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, SD3Transformer2DModel
 from diffusers.pipelines import pipeline_utils
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file, save_file
+from transformers import T5EncoderModel
 
 from quantlab.config import Device, ModelConfig
 from quantlab.config.compose import compose
@@ -72,8 +73,8 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
         load_pipeline(sd3(tmp_path / "nowhere"))
 
 
-def test_a_folder_that_is_no_pipeline_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match=r"no diffusers pipeline: it has no model_index\.json"):
+def test_a_folder_that_is_no_model_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match=r"is no model: it has neither a model_index\.json .* nor a config\.json"):
         load_pipeline(sd3(tmp_path))
 
 
@@ -86,7 +87,7 @@ def test_an_index_that_is_no_json_is_an_error(folder):
 @pytest.mark.parametrize("text", ["[]", "3", '{"transformer": []}'])
 def test_an_index_that_is_json_of_something_else_is_an_error(folder, text):
     (folder / "model_index.json").write_text(text)
-    with pytest.raises((ModelError, ConfigError), match="model"):
+    with pytest.raises((ModelError, ConfigError), match=r"model_index\.json|component='transformer'"):
         load_pipeline(sd3(folder))
 
 
@@ -120,16 +121,23 @@ def test_a_component_without_its_config_is_an_error(folder):
 
 
 def test_an_unknown_component_is_an_error_with_the_nearest(folder):
-    with pytest.raises(ConfigError, match=r"model\.components='transfomer'.*Did you mean 'transformer'\?"):
+    with pytest.raises(ConfigError, match=r"^component='transfomer'.*Did you mean 'transformer'\?"):
         load_pipeline(sd3(folder, components=["transfomer"]))
 
 
-def test_a_text_encoder_is_no_component_to_quantize_and_the_error_says_what_is(folder):
-    with pytest.raises(
-        ConfigError, match=r"model\.components='text_encoder_3' is a T5EncoderModel, no diffusers model"
-    ) as error:
-        component_class(sd3(folder), "text_encoder_3")
-    assert str(error.value).endswith("; choose from transformer, vae")
+def test_a_component_is_a_model_of_diffusers_or_transformers(folder):
+    assert component_class(sd3(folder), "transformer") is SD3Transformer2DModel
+    assert component_class(sd3(folder), "text_encoder_3") is T5EncoderModel
+
+
+@pytest.mark.parametrize(
+    ("part", "cls"), [("tokenizer_3", "T5Tokenizer"), ("scheduler", "FlowMatchEulerDiscreteScheduler")]
+)
+def test_a_tokenizer_or_scheduler_is_no_component_to_quantize_and_the_error_says_what_is(folder, part, cls):
+    with pytest.raises(ConfigError, match=rf"component='{part}' is a {cls}\w*, no model of diffusers") as error:
+        component_class(sd3(folder), part)
+    models = "text_encoder, text_encoder_2, text_encoder_3, transformer, vae"
+    assert str(error.value).endswith(f"no model of diffusers or transformers; choose from {models}")
 
 
 @pytest.mark.parametrize("component", ["tokenizer", "scheduler"])
@@ -140,9 +148,12 @@ def test_a_component_without_weights_is_an_error_that_names_it(folder, component
 
 def test_a_class_that_diffusers_lacks_is_an_error_that_names_it(folder):
     index = json.loads((folder / "model_index.json").read_text())
-    for name in ("StableDiffusion9Pipeline", ["pipeline", "Mine"]):
+    for name, told in (
+        ("StableDiffusion9Pipeline", r"names the class .*, which diffusers [\d.]+ lacks; it needs a newer"),
+        (["pipeline", "Mine"], "its pipeline Mine is code of the repository's own, which quantlab does not run"),
+    ):
         (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
-        with pytest.raises(ModelError, match=r"names the class .*, which diffusers [\d.]+ lacks; it needs a newer"):
+        with pytest.raises(ModelError, match=told):
             load_pipeline(sd3(folder))
 
 
@@ -421,7 +432,8 @@ def test_a_variant_that_only_other_parts_have_leaves_the_component_its_own_weigh
 
 def test_weights_of_a_variant_alone_are_an_error_without_it(cached, with_variant):
     cached.add(with_variant)
-    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors") as error:
+    told = r"text_encoder holds weights of the variant fp16 alone; add model\.variant=fp16$"
+    with pytest.raises(ModelError, match=told) as error:
         load_component(of_repo(), "transformer", None, CPU)
     assert "\n" not in str(error.value)
 

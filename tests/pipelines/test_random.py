@@ -1,7 +1,9 @@
 import copy
 import dataclasses
 import functools
+import hashlib
 import inspect
+import json
 import re
 
 import pytest
@@ -9,15 +11,15 @@ import torch
 import yaml
 from accelerate import init_empty_weights
 
-from quantlab.bnb.layers import described, linear_layers
+from quantlab.bnb.linear import described, linear_layers
 from quantlab.bnb.matching import matches
 from quantlab.bnb.skip import resolve
-from quantlab.config import ArchitectureConfig, Dtype, ModelConfig, Weights
+from quantlab.config import ArchitectureConfig, Dtype, ModelConfig, PartConfig, Weights
 from quantlab.config.compose import compose
 from quantlab.config.paths import conf_dir
 from quantlab.errors import ConfigError
 from quantlab.files import cache_folder
-from quantlab.pipelines import random
+from quantlab.pipelines import drawn, random
 from quantlab.pipelines.call import Caller
 from quantlab.pipelines.load import load_component, load_pipeline
 from quantlab.pipelines.random import RandomWeights, conditioning, diffusers_class, random_component, random_pipeline
@@ -82,8 +84,56 @@ def called(pipeline, model):
 
 
 def test_random_weights_of_several_components_are_refused(tiny):
-    with pytest.raises(ConfigError, match=r"model\.components=\['transformer', 'vae'\] names 2"):
+    with pytest.raises(ConfigError, match=r"and component=\['transformer', 'vae'\] names 2"):
         open_source(dataclasses.replace(tiny, components=["transformer", "vae"]))
+
+
+def test_components_that_are_alike_are_made_together(tiny):
+    architecture = dataclasses.replace(tiny.architecture, alike=["transformer_2"])
+    model = dataclasses.replace(tiny, components=["transformer", "transformer_2"], architecture=architecture)
+    assert open_source(model).sizes("transformer_2") == open_source(tiny).sizes("transformer")
+    with pytest.raises(ConfigError, match=r"names 2"):
+        open_source(dataclasses.replace(model, components=["transformer", "vae"]))
+
+
+def test_what_an_architecture_leaves_empty_does_not_change_its_digest(tiny):
+    plain = json.dumps(
+        {
+            field: getattr(tiny.architecture, field)
+            for field in ("pipeline", "component", "scheduler", "config", "scheduler_config", "conditioning")
+        },
+        sort_keys=True,
+    )
+    assert random.fingerprint(tiny) == "random-" + hashlib.sha256(plain.encode()).hexdigest()
+    other = dataclasses.replace(tiny.architecture, pipeline_config={"is_distilled": True})
+    assert random.fingerprint(dataclasses.replace(tiny, architecture=other)) != random.fingerprint(tiny)
+
+
+def test_conditioning_has_masks_lists_of_tensors_and_none(tiny, tiny_component):
+    shapes = {"embeds": [1, 3, 4], "embeds_mask": [1, 3], "several": [[3, 4], [2, 4]], "negative_prompt": None}
+    architecture = dataclasses.replace(tiny.architecture, conditioning=shapes)
+    model = dataclasses.replace(tiny, architecture=architecture, call={"num_images_per_prompt": 2})
+    given = conditioning(random_pipeline(tiny, tiny_component), model, 0)
+    assert given["negative_prompt"] is None
+    assert given["embeds"].shape == (2, 3, 4)
+    assert given["embeds_mask"].dtype == torch.bool
+    assert given["embeds_mask"].shape == (2, 3)
+    assert given["embeds_mask"].all()
+    assert [tuple(one.shape) for one in given["several"]] == [(3, 4), (2, 4)] * 2
+
+
+def test_a_part_stands_in_for_what_the_pipeline_asks(tiny, tiny_component):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    vae = PartConfig("AutoencoderKL", {"block_out_channels": [32], "latent_channels": 8})
+    architecture = dataclasses.replace(tiny.architecture, parts={"vae": vae})
+    pipeline = random_pipeline(dataclasses.replace(tiny, architecture=architecture), tiny_component)
+    assert pipeline.vae.config.latent_channels == 8
+    assert pipeline.vae.dtype == torch.float16
+    assert torch.equal(torch.get_rng_state(), before)
+    wrong = dataclasses.replace(architecture, parts={"vae": PartConfig("FluxPipeline")})
+    with pytest.raises(ConfigError, match=r"model\.architecture\.parts\.vae\.component='FluxPipeline' is no model"):
+        random_pipeline(dataclasses.replace(tiny, architecture=wrong), tiny_component)
 
 
 def test_random_weights_are_called_for_as_many_steps_as_are_recorded(tiny):
@@ -214,13 +264,13 @@ def test_the_pipeline_on_disk_has_no_encoders_and_draws_what_the_one_in_memory_d
 
 def test_weights_and_buffers_go_where_they_are_kept_and_are_drawn_elsewhere(tiny, monkeypatch):
     drawn_on = set()
-    draw = random._draw
+    draw = drawn._draw
 
     def watched(name, shape, dtype, device):
         drawn_on.add(device)
         return draw(name, shape, dtype, device)
 
-    monkeypatch.setattr(random, "_draw", watched)
+    monkeypatch.setattr(drawn, "_draw", watched)
     kept = random_component(tiny, CPU, keep_on=torch.device("meta"))
     assert drawn_on == {CPU}
     assert {value.device.type for value in (*kept.parameters(), *kept.buffers())} == {"meta"}

@@ -26,7 +26,7 @@ def same(left, right):
         )
     if isinstance(left, dict):
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list):
+    if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(same, left, right))
     return left == right
 
@@ -58,9 +58,15 @@ def test_every_dtype_is_loaded_bit_for_bit(tmp_path, dtype):
     assert same(tensors.load(tmp_path / "a.safetensors", CPU), value)
 
 
-def test_tuples_come_back_as_lists(tmp_path):
-    tensors.save((torch.ones(2), (1, 2)), tmp_path / "a.safetensors")
-    assert same(tensors.load(tmp_path / "a.safetensors", CPU), [torch.ones(2), [1, 2]])
+@pytest.mark.parametrize("value", [(torch.ones(2), (1, 2)), [()], {"a": ([torch.ones(1), (None,)],)}], ids=str)
+def test_tuples_come_back_as_tuples_and_lists_as_lists(tmp_path, value):
+    """Kind: a component that asks which of the two it is given."""
+    tensors.save(value, tmp_path / "a.safetensors")
+    assert same(tensors.load(tmp_path / "a.safetensors", CPU), value)
+
+
+def test_a_tuple_and_a_list_of_the_same_differ_in_their_fingerprint():
+    assert tensors.fingerprint((torch.ones(2), 1)) != tensors.fingerprint([torch.ones(2), 1])
 
 
 def test_tensors_that_are_equal_are_written_once(tmp_path):

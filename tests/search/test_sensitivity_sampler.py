@@ -246,7 +246,7 @@ def test_a_limit_on_what_is_not_predicted_is_refused_by_name() -> None:
 def test_several_components_are_refused(predictor: Predictor) -> None:
     both = ModelConfig(name="fake", components=["transformer", "text_encoder"], skips=MODEL.skips)
     space = Space(SpaceConfig(method=["llm_int8"], llm_int8_threshold=[0], skip=["none"]), both)
-    with pytest.raises(ConfigError, match=r"one component, and model\.components=\['transformer', 'text_encoder'\]"):
+    with pytest.raises(ConfigError, match=r"one component, and component=\['transformer', 'text_encoder'\]"):
         SensitivitySampler(space, predictor, OBJECTIVES)
 
 

@@ -277,5 +277,5 @@ def test_a_setting_of_two_components_names_both() -> None:
 
 
 def test_a_model_without_components_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.components=\[\] is empty"):
+    with pytest.raises(ConfigError, match=r"^component=\[\] is empty"):
         Space(small_space(), ModelConfig(name="fake", components=[], skips=MODEL.skips))
